@@ -119,7 +119,7 @@ class Outputs:
         if written.missing_px:
             facts["X-Missing-Pixels"] = str(written.missing_px)
         assert written.path is not None, "there is a folder"
-        ending = writer.endings[KINDS[form]] if form in KINDS else io.suffix_of(written.path)
+        ending = writer.paths.endings[KINDS[form]] if form in KINDS else io.suffix_of(written.path)
         path = written.path.with_name(io.stem_of(written.path) + ending)
         return Answer(path, upload.name + ending, facts)
 

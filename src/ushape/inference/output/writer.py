@@ -1,8 +1,7 @@
-"""Write predictions: name the outputs, protect existing files, and continue interrupted calls."""
+"""Write predictions: protect existing files, and continue interrupted calls."""
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,13 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from ushape import io
 from ushape.data.inputs import Input
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.formatting import to_csv
 from ushape.inference.output import OutputConfig
 from ushape.inference.output.files import write_dicom_seg, write_files, write_streamed_files
 from ushape.inference.output.manifest import Manifest
+from ushape.inference.output.paths import (
+    OutputPaths,
+    endings_of,
+    is_possible,
+    is_present,
+    without_suffix,
+)
 from ushape.inference.output.streamed_objects import (
     AddRows,
     check_streamed_objects,
@@ -35,11 +40,10 @@ from ushape.inference.output.zarr_labels import (
 )
 from ushape.inference.predictor import Predictor
 from ushape.inference.streaming import StreamedPrediction, count_missing
-from ushape.io import itk
 from ushape.io.files import real_path, refuse_existing_output, remove_leftovers, write_bytes
 from ushape.io.orientation import as_stored
 from ushape.io.rle import RowRuns, SubmissionWriter
-from ushape.io.streaming import NIFTI, Bands
+from ushape.io.streaming import Bands
 from ushape.io.streaming.ome_labels import read_made_by
 from ushape.types import Case, Prediction
 
@@ -83,7 +87,7 @@ class PredictionWriter:
         self.adds_instances = config.instances is None and bool(self.config.instances)
         self.submission, self.manifest = submission, manifest
         self.made_by = manifest.digest if manifest else ""
-        self.endings = _endings_of(self.config, predictor)
+        self.paths = OutputPaths.of(self.config, predictor)
         self.done: dict[Path, list[str]] = {}
         """Names of the outputs of each image that was finished before, the mask last, below the
         folder."""
@@ -177,8 +181,8 @@ class PredictionWriter:
             DataError: if label images cannot be added to it, or a name is too long.
         """
         self._labels_of(image)
-        for path in self._paths_of(image):
-            if not _is_possible(path):
+        for path in self.paths.of_image(image.below):
+            if not is_possible(path):
                 raise DataError(
                     f"{image.case.image}: the name of the output {path.name} is too long.",
                     code="output_name_too_long",
@@ -204,11 +208,11 @@ class PredictionWriter:
         """Write all outputs of an image, in the orientation of the masks of the training."""
         if self.predictor.plan.encoding.orientation == "stored":
             prediction = _as_stored(prediction)
-        target, rows = self._mask_path(image.below), list[dict[str, Any]]()
+        target, rows = self.paths.mask(image.below), list[dict[str, Any]]()
         self._begin(image)
         if target is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            beside = {kind: _beside(target, ending) for kind, ending in self.endings.items()}
+            beside = {kind: self.paths.beside(target, kind) for kind in self.paths.endings}
             name = image.below.as_posix()
             if path := beside.get("dicom_seg"):
                 write_dicom_seg(path, prediction, self.predictor, image.case.image)
@@ -248,7 +252,7 @@ class PredictionWriter:
             if target is not None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if self.config.probabilities:
-                    probabilities = _beside(target, self.endings["probabilities"])
+                    probabilities = self.paths.beside(target, "probabilities")
             runs, pixels = RowRuns(), [0]
             with ExitStack() as stack:
                 adders = self._open_objects(image, prediction.source, target, stack)
@@ -301,7 +305,7 @@ class PredictionWriter:
             labels = collecting_labels(path, predictor, shape, folder, self.made_by)
             found.append(stack.enter_context(labels))
         if self.streams_contours:
-            contours = _beside(target, self.endings["contours"])
+            contours = self.paths.beside(target, "contours")
             found.append(stack.enter_context(collecting_outlines(contours, predictor, source)))
         return found
 
@@ -324,14 +328,11 @@ class PredictionWriter:
         """Return the path of an image's mask; None if no masks are written."""
         if self.config.folder is not None and (names := self.done.get(image.below)):
             return self.config.folder / names[-1]
-        target, streamed = self._mask_path(image.below), self._streamed_path(image.below)
-        if target and not _is_present(target) and streamed and _is_present(streamed):
-            return streamed
-        return target
+        return self.paths.present_mask(image.below)
 
     def outputs_of(self, image: Input) -> list[Path]:
         """Return the paths of all files of an image, the mask last, whether they exist or not."""
-        return self._paths_of(image, self.mask_path(image))
+        return self.paths.of_image(image.below, self.mask_path(image))
 
     def _begin(self, image: Input) -> None:
         if self.manifest is not None:
@@ -341,16 +342,16 @@ class PredictionWriter:
         self, image: Input, rows: Sequence[Mapping[str, Any]], target: Path | None = None
     ) -> None:
         if self.manifest is not None:
-            paths = [*self._labels_of(image), *self._paths_of(image, target)]
+            paths = [*self._labels_of(image), *self.paths.of_image(image.below, target)]
             paths = [path for path in paths if path.exists()]
             self.manifest.finish(image.below, image.case, paths, rows)
 
     def _remove_former(self, image: Input, target: Path) -> None:
         """Remove outputs of a former call that an image in bands does not have, which may be
         replaced."""
-        former = {self._mask_path(image.below)} - {target, None}
+        former = {self.paths.mask(image.below)} - {target, None}
         if self.adds_instances:
-            former.add(_beside(target, self.endings["instances"]))
+            former.add(self.paths.beside(target, "instances"))
         for path in former:
             if path is not None:
                 path.unlink(missing_ok=True)
@@ -359,24 +360,8 @@ class PredictionWriter:
         """Return the label images of an image; if they cannot be added to it, raise DataError."""
         return zarr_label_paths(image.case.image) if self.config.zarr_labels else []
 
-    def _mask_path(self, below: Path) -> Path | None:
-        if self.config.folder is None:
-            return None
-        suffix = self.predictor.plan.encoding.suffix
-        text = str(below)
-        return self.config.folder / (text[: len(text) - len(io.suffix_of(below))] + suffix)
-
-    def _streamed_path(self, below: Path) -> Path | None:
-        """Return the path of the mask in a format that can be written band by band."""
-        target = self._mask_path(below)
-        if target is None or target.suffix in (".tif", ".npy", ".zarr"):
-            return target
-        if io.suffix_of(below) == ".nii" and io.suffix_of(target) in NIFTI:
-            return target
-        return target.with_suffix(".tif")
-
     def _streamed_target(self, image: Input) -> Path | None:
-        """Return `_streamed_path`, after a check that it may be written."""
+        """Return the path of a mask in bands, after a check that it may be written."""
         if self.only_whole:
             raise DataError(
                 f"{image.case.image}: too large for {', '.join(self.only_whole)}.",
@@ -384,7 +369,7 @@ class PredictionWriter:
                 hint="Masks, and probabilities as tif or zarr, are written band by band. Leave the "
                 "other outputs out, or cut the image into parts.",
             )
-        target = self._streamed_path(image.below)
+        target = self.paths.banded_mask(image.below)
         if target is not None and target.exists() and not self._may_replace(image):
             raise DataError(
                 f"{target} already exists.",
@@ -392,13 +377,6 @@ class PredictionWriter:
                 hint="Choose another folder with -o, or replace it with --overwrite.",
             )
         return target
-
-    def _paths_of(self, image: Input, target: Path | None = None) -> list[Path]:
-        """Return all output files of one image below the folder, the mask last."""
-        target = target or self._mask_path(image.below)
-        if target is None:
-            return []
-        return [*(_beside(target, ending) for ending in self.endings.values()), target]
 
     def refuse_links_to_elsewhere(self, names: Iterable[str]) -> None:
         """Raise RunError if one of the folders below the output is a link that leads out of it."""
@@ -415,7 +393,7 @@ class PredictionWriter:
 
     def _check_nothing_overwritten(self, inputs: Sequence[Input]) -> None:
         left = [image for image in inputs if not self.is_done(image)]
-        sources = {_without_suffix(image.case.image) for image in inputs} if left else set()
+        sources = {without_suffix(image.case.image) for image in inputs} if left else set()
         owners: dict[Path, Path] = {}
         if self.manifest is not None and not (self.manifest.is_ours or self.config.overwrite):
             writes_table = self.config.table or self.config.uncertainty
@@ -423,8 +401,8 @@ class PredictionWriter:
         self.refuse_links_to_elsewhere({os.path.dirname(image.below) for image in inputs})  # noqa: PTH120, much faster
         for image in left:
             path = image.case.image
-            for target in self._paths_of(image):
-                if _without_suffix(target) in sources:
+            for target in self.paths.of_image(image.below):
+                if without_suffix(target) in sources:
                     raise RunError(
                         f"{target} would replace an image, or get the same name beside it.",
                         code="output_is_input",
@@ -436,7 +414,7 @@ class PredictionWriter:
                         code="equal_output_names",
                         hint="Rename one of them, or predict them into different folders.",
                     )
-                if _is_present(target):
+                if is_present(target):
                     refuse_existing_output(target, self._may_replace(image))
             with suppress(DataError):  # It is raised again when the image is predicted.
                 for label in filter(Path.exists, self._labels_of(image)):
@@ -462,7 +440,7 @@ def open_log(
         together: Cases that are read together with the others of their group.
     """
     decided = config.for_masks(join_objects=predictor.joins_objects)
-    kinds = {**_endings_of(decided, predictor), "submission": str(config.submission or "")}
+    kinds = {**endings_of(decided, predictor), "submission": str(config.submission or "")}
     if config.probabilities:
         kinds["numbers"] = config.stored_type
     if config.columns != "basic":
@@ -487,45 +465,6 @@ def _as_stored(prediction: Prediction) -> Prediction:
         labels=turn(prediction.labels) if prediction.labels is not None else None,
         source=replace(source, array=turn(source.array)),
     )
-
-
-def _endings_of(config: OutputConfig, predictor: Predictor) -> dict[str, str]:
-    """Return the kinds of output files with the ends of their names."""
-    endings = dict(config.endings)
-    if predictor.plan.image_dims == 3:
-        # Like the masks, so that they lie on the image in viewers.
-        suffix = predictor.plan.encoding.suffix if has_position(predictor) else ".tif"
-        for kind in {"instances", "uncertainty"} & set(endings):
-            endings[kind] = f"_{kind}{suffix}"
-    return endings
-
-
-def has_position(predictor: Predictor) -> bool:
-    """Whether the format of the masks stores where they lie in the patient."""
-    return predictor.plan.encoding.suffix in itk.WRITABLE
-
-
-def _beside(target: Path, ending: str) -> Path:
-    return target.with_name(io.stem_of(target) + ending)
-
-
-def _is_present(path: Path) -> bool:
-    """Return whether a file exists; one whose name is too long does not."""
-    return _is_possible(path) and path.exists()
-
-
-def _is_possible(path: Path) -> bool:
-    """Return whether the system allows a file to have this name."""
-    try:
-        path.lstat()
-    except OSError as error:
-        return error.errno != errno.ENAMETOOLONG
-    return True
-
-
-def _without_suffix(path: Path) -> Path:
-    resolved = real_path(path)
-    return resolved.with_name(io.stem_of(resolved))
 
 
 def _check_unique_names(inputs: Sequence[Input]) -> None:
