@@ -51,6 +51,26 @@ def test_cross_validate_tests_each_group_once_and_continues_after_a_kill(
     assert not (run / "folds.json").exists()
 
 
+def test_folds_that_are_finished_are_summed_up_if_another_one_fails(cells, tiny, ushape, tmp_path):
+    run = tmp_path / "run"
+    command = ("cross-validate", cells, "--folds=2", "-o", run, "--epochs=1", *tiny)
+    assert ushape(*command).code == 0
+    for path in (run / "fold-2/report.html", run / "scores.csv", run / "report.html"):
+        path.unlink()
+    plan = run / "fold-2/plan.json"
+    whole = plan.read_text()
+    plan.write_text("{")
+    ended = ushape(*command)
+    assert (ended.code, ended.error_code) == (2, "damaged_run")
+    assert "1 of 2 folds" in (run / "report.html").read_text()
+    cases = [row["case"] for row in csv.DictReader((run / "scores.csv").read_text().splitlines())]
+    assert len(cases) == 4
+
+    plan.write_text(whole)
+    assert ushape(*command).code == 0
+    assert "2 of 2 folds" in (run / "report.html").read_text()
+
+
 def test_cross_validate_refuses_data_that_have_changed(cells, tiny, ushape, tmp_path):
     data = shutil.copytree(cells, tmp_path / "data")
     command = ("cross-validate", data, "--folds=2", "-o", tmp_path / "run", "--epochs=1", *tiny)

@@ -30,7 +30,7 @@ from ushape.data.scan import DatasetStats
 from ushape.distributed.job_config import JobConfig, JobOptions
 from ushape.distributed.jobs import Job
 from ushape.distributed.slurm import SlurmJobs
-from ushape.errors import RunError, check_range
+from ushape.errors import UshapeError, check_range
 from ushape.evaluation.baselines import BaselineName
 from ushape.evaluation.breakdown import break_down
 from ushape.evaluation.case_images import ImageSelection
@@ -256,29 +256,36 @@ class _FoldTraining:
 
     def run_all(
         self, runs: Sequence[Run], series: Series, console: Console
-    ) -> tuple[list[Run], RunError | None]:
+    ) -> tuple[list[Run], UshapeError | None]:
         """Train the unfinished folds.
 
         Returns:
-            The folds that have scores, and the error of folds whose processes have failed.
+            The folds that have scores, and the error of folds that have failed.
         """
         if self.runner is not None:
             jobs = [self.job_of(number, run) for number, run in enumerate(runs, start=1)]
             failure = run_unfinished(self.runner, runs, jobs, console, "fold")
             return [run for run in runs if is_finished(run)], failure
-        stopped = series.train(
-            runs,
-            lambda place: train(
-                self.data,
-                masks=self.masks,
-                output=runs[place].folder,
-                recipe=self.recipe_of(place + 1),
-                device=self.devices.names[0],
-                quiet=console.is_quiet,
-            ),
-            console,
-            titles=[f"fold {number} of {self.folds}" for number in range(1, self.folds + 1)],
-        )
+        titles = [f"fold {number} of {self.folds}" for number in range(1, self.folds + 1)]
+        try:
+            stopped = series.train(
+                runs,
+                lambda place: train(
+                    self.data,
+                    masks=self.masks,
+                    output=runs[place].folder,
+                    recipe=self.recipe_of(place + 1),
+                    device=self.devices.names[0],
+                    quiet=console.is_quiet,
+                ),
+                console,
+                titles=titles,
+            )
+        except UshapeError as failure:
+            finished = [run for run in runs if is_finished(run)]
+            if not finished:
+                raise
+            return finished, failure
         return list(runs if stopped is None else runs[: stopped + 1]), None
 
     def recipe_of(self, number: int) -> Recipe:

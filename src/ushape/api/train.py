@@ -167,8 +167,8 @@ def _plan_run(
 ) -> tuple[Planned, list[CaseFacts]]:
     """Plan the training and store cases, splits and plan, or remove the run folder again."""
     with run.removed_on_failure():
-        inspect_machine(device, team.started_here)  # Raises if there are fewer devices.
-        machine = inspect_machine(device)
+        # The plan is that of one device at first; it is divided below.
+        machine = replace(inspect_machine(device, team.started_here), devices=1)
         found, planned = plan_data(folder, masks, options, machine, clock, console)
         planned = _decide_slices(run, found, planned, options, clock, console)
         facts, splits = found.facts, planned.splits
@@ -179,8 +179,13 @@ def _plan_run(
             training = [fact for fact in facts if fact.case.id in chosen]
             planned = replace(planned, plan=search_rate(planned.plan, training, run.folder))
         if team.count > 1 or planned.plan.machine.devices > 1:
-            is_open = options.plan is None and options.recipe.train.batch_size == AUTO
-            own = plan_for_devices(planned.plan, team.count, may_round=is_open)
+            is_open, given = options.plan is None, options.recipe.train
+            own = plan_for_devices(
+                planned.plan,
+                team.count,
+                may_round=is_open and given.batch_size == AUTO,
+                adds_loaders=is_open and given.workers == AUTO,
+            )
             planned = replace(planned, plan=own)
             console.say(describe_shares(own))
         for line in planned.plan.reasons:

@@ -25,6 +25,17 @@ from ushape.types import CaseFacts
 MEASURED_CASES = 4
 """Largest number of cases of which patches are loaded to measure the time."""
 
+LOADERS_OF_GPU = 16
+"""Largest number of processes that load patches for a GPU. For 16 patches of 512 x 512 pixels with
+learned distances, one process needs 483 ms, and a step on an H200 40 ms (benchmarks/README.md)."""
+
+
+def loading_processes(machine: Machine) -> int:
+    """Return how many processes load patches: many for GPUs, which often wait for them."""
+    if machine.device == "cpu":
+        return min(machine.cores // 4, 8)
+    return min(machine.cores - 1, LOADERS_OF_GPU * machine.devices)
+
 
 def build_patches(
     recipe: Recipe, preprocessing: Preprocessing, training: SampleStore, class_pixels: np.ndarray

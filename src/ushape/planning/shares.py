@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ushape.config import resolved
 from ushape.errors import PlanError
+from ushape.planning.loading import loading_processes
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import TrainConfig
 
@@ -59,12 +60,16 @@ def plan_for_process(plan: Plan, neighbors: int) -> Plan:
     return replace(plan, recipe=replace(plan.recipe, train=own), machine=part)
 
 
-def plan_for_devices(plan: Plan, devices: int, *, may_round: bool) -> Plan:
+def plan_for_devices(
+    plan: Plan, devices: int, *, may_round: bool, adds_loaders: bool = False
+) -> Plan:
     """Return the plan of a training on so many devices.
 
     Args:
         may_round: Whether the batch size may be increased to a multiple of the number of devices,
             because the user did not choose it.
+        adds_loaders: Whether more processes may load patches, because the user did not choose
+            their number.
 
     Raises:
         PlanError: if the patches of a step cannot be divided equally.
@@ -75,6 +80,8 @@ def plan_for_devices(plan: Plan, devices: int, *, may_round: bool) -> Plan:
         train = replace(train, batch_size=-(-batch // devices) * devices)
     share_of_step(train, devices)
     machine = replace(plan.machine, devices=devices)
+    if adds_loaders:
+        train = replace(train, workers=loading_processes(machine))
     return replace(plan, recipe=replace(plan.recipe, train=train), machine=machine)
 
 

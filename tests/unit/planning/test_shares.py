@@ -56,6 +56,17 @@ def test_plan_for_devices_rounds_only_a_batch_that_was_not_chosen(plan):
         plan_for_devices(plan, 4, may_round=False)
 
 
+def test_plan_for_devices_adds_loaders_unless_their_number_was_chosen(plan):
+    server = replace(plan, machine=replace(plan.machine, device="cuda", cores=64))
+    server = replace(
+        server, recipe=replace(server.recipe, train=replace(server.recipe.train, workers=3))
+    )
+    chosen = plan_for_devices(server, 2, may_round=True)
+    added = plan_for_devices(server, 2, may_round=True, adds_loaders=True)
+    assert (chosen.recipe.train.workers, added.recipe.train.workers) == (3, 32)
+    assert plan_for_process(added, 2).recipe.train.workers == 16
+
+
 def test_plan_for_process_divides_batch_cores_and_memory(plan):
     machine = replace(plan.machine, cores=8, main_memory_bytes=100)
     train = replace(plan.recipe.train, threads=8, workers=3)

@@ -12,7 +12,7 @@ from ushape.data.cache import KEEP_SHARE
 from ushape.errors import PlanError
 from ushape.formatting import memory_text, pluralize, size_text
 from ushape.models import memory_estimate
-from ushape.planning.hardware import Machine
+from ushape.planning.loading import loading_processes
 from ushape.planning.processor import choose_threads, describe_sharing
 from ushape.planning.recipe import Recipe, Tta
 from ushape.planning.rules.result import RuleResult, Situation, TimeBudget, change
@@ -53,10 +53,6 @@ MIN_TEST_GROUPS = 10
 """Number of test groups below which the confidence interval is unreliable."""
 
 USUAL_FOLDS = 5
-
-LOADERS_OF_GPU = 16
-"""Largest number of processes that load patches for a GPU. For 16 patches of 512 x 512 pixels with
-learned distances, one process needs 483 ms, and a step on an H200 40 ms (benchmarks/README.md)."""
 
 
 def choose_split(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
@@ -188,7 +184,7 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         trial = change(recipe, "train", batch_size=batch)
         chosen, times = situation.find_format(trial, formats)
     recipe = with_format(recipe, chosen)
-    workers = _loading_processes(machine) if recipe.train.workers == AUTO else recipe.train.workers
+    workers = loading_processes(machine) if recipe.train.workers == AUTO else recipe.train.workers
     shared = describe_sharing(recipe.train, machine)
     threads = choose_threads(recipe.train, machine)
     recipe = change(recipe, "train", workers=workers, threads=threads)
@@ -207,13 +203,6 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         "patch takes about 2 ms; if both cores of a machine compute the network, a second process "
         "costs more time than it saves (benchmarks/README.md, Loading).",
     )
-
-
-def _loading_processes(machine: Machine) -> int:
-    """Return how many processes load patches: many for a GPU, which often waits for them."""
-    if machine.device == "cpu":
-        return min(machine.cores // 4, 8)
-    return min(machine.cores - 1, LOADERS_OF_GPU * machine.devices)
 
 
 def _choose_storage(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
