@@ -14,7 +14,6 @@ from ushape.data.reading import read_objects
 from ushape.data.subsets import thin_out_cases
 from ushape.inference.mirror_choice import choose_mirroring
 from ushape.inference.predictor import Predictor
-from ushape.inference.separation import SEPARATED
 from ushape.inference.tuning import Tuning, ValidatedCase, choose_tuning, save_tuning
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Tta
@@ -101,7 +100,7 @@ def _compare(
     """
     predict, space = plan.recipe.predict, plan.preprocessing.space
     is_about_objects = (
-        space.has_distance and predict.objects == SEPARATED and predict.tune_for is None
+        space.has_distance and predict.objects.split == "learned" and predict.tune_for is None
     )
     mirrored = [
         replace(case, probabilities=shares, distance=distance)
@@ -112,7 +111,7 @@ def _compare(
         mirrored,
         space,
         versions=2 ** len(resolved(predict.mirror_axes)),
-        objects=SEPARATED if is_about_objects else None,
+        objects=predict.objects if is_about_objects else None,
     )
     return mirrored if choice.is_accepted else None, choice.line
 

@@ -14,7 +14,7 @@ from ushape.labels.colors import channels_of
 from ushape.types import Instances, MaskEncoding
 
 MAX_IDS = 1_000_000
-"""Masks with more values, or with larger ones, are not tested for object ids."""
+"""Masks with more values are not tested for object ids."""
 
 COMPRESSION_NOISE = 12
 """Difference of neighboring pixels, 0 to 255, that lossy compression adds to areas of one value."""
@@ -40,13 +40,17 @@ def count_values(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def parts_per_value(codes: np.ndarray, values: np.ndarray, most: int = 24) -> float:
     """Return the mean number of connected parts as in `CaseStats`; 0 if they are not counted."""
-    if not 3 <= len(values) <= MAX_IDS or codes.max() > MAX_IDS or codes.min() < 0:
+    if not 3 <= len(values) <= MAX_IDS or codes.min() < 0:
         return 0.0
     shown = values[1:][values[1:] > 0][:: max(1, len(values) // most)]
     # Few of the values are located: a list of the boxes of all ids up to a million is slow.
-    rank = np.zeros(int(values[-1]) + 1, dtype=np.int32)
-    rank[shown] = np.arange(1, len(shown) + 1)
-    chosen = rank[codes]
+    if values[-1] <= MAX_IDS:
+        rank = np.zeros(int(values[-1]) + 1, dtype=np.int32)
+        rank[shown] = np.arange(1, len(shown) + 1)
+        chosen = rank[codes]
+    else:  # Slower, but without a table of all numbers up to the largest one.
+        place = np.searchsorted(shown, codes).clip(max=len(shown) - 1)
+        chosen = np.where(shown[place] == codes, place + 1, 0).astype(np.int32)
     boxes = ndimage.find_objects(chosen)
     parts = [ndimage.label(chosen[box] == place)[1] for place, box in enumerate(boxes, start=1)]
     return sum(parts) / max(1, len(parts))

@@ -140,7 +140,8 @@ def read_classes(case: Case, space: LabelSpace) -> np.ndarray | None:
 def read_objects(case: Case, space: LabelSpace) -> np.ndarray | None:
     """Return the numbers of the objects (*S) if the mask of an annotated case states them.
 
-    Connected parts that belong to no stated object, such as crowds, have further numbers.
+    They count from 1, whatever the values of the mask. Connected parts that belong to no stated
+    object, such as crowds, have further numbers.
     """
     assert case.mask is not None, "only annotated cases have objects"
     if not space.states_objects:
@@ -152,11 +153,11 @@ def read_objects(case: Case, space: LabelSpace) -> np.ndarray | None:
         return np.where(others > 0, others + mask.instances.stated, stated)
     if space.threshold != 1:
         return None
-    codes = mask.codes
+    is_object = mask.codes > 0
     if space.ignore is not None:
-        codes = np.where(codes == space.ignore, 0, codes)
-    numbers = np.unique(codes[codes > 0])
-    return codes if len(numbers) > 1 else None
+        is_object &= mask.codes != space.ignore
+    numbers = _in_order(np.where(is_object, mask.codes, 0))
+    return numbers if numbers.max(initial=0) > 1 else None
 
 
 def find_true_objects(case: Case, classes: np.ndarray, space: LabelSpace) -> np.ndarray:
@@ -169,8 +170,14 @@ def find_true_objects(case: Case, classes: np.ndarray, space: LabelSpace) -> np.
     foreground = np.where(classes == IGNORE, 0, classes)
     if numbers is None:
         return label_objects(foreground).labels
-    found, ranks = np.unique(np.where(foreground > 0, numbers, 0), return_inverse=True)
-    return (ranks.reshape(classes.shape) + (found[0] > 0)).astype(np.int32)
+    return _in_order(np.where(foreground > 0, numbers, 0))
+
+
+def _in_order(numbers: np.ndarray) -> np.ndarray:
+    """Number objects from 1 in the order of their values; 0 stays 0. (*S) -> (*S) int32."""
+    found, ranks = np.unique(numbers, return_inverse=True)
+    has_background = found[:1].tolist() == [0]
+    return (ranks.reshape(numbers.shape) + (not has_background)).astype(np.int32)
 
 
 def check_sizes(case: Case) -> None:

@@ -154,7 +154,8 @@ def choose_separation(
     """Choose the minimum rise, the thresholds and the smallest size by the average precision.
 
     The average precision is the mean over IoU 0.5 to 0.9, of the objects of all cases together. The
-    rise is chosen first, then thresholds and size are changed where they gain MIN_AP_GAIN.
+    rise is chosen first, then thresholds and size are changed where they gain MIN_AP_GAIN. A rise
+    or a smallest size that differs from SEPARATED was set by the user and is kept.
 
     Args:
         rule: Rule to start from.
@@ -168,8 +169,9 @@ def choose_separation(
     if not known.sizes_px:
         return Separation(rule=rule, how=how)
     before = known.score(rule, how)
-    scores = {rise: known.score(rule, replace(how, rise_learned=rise)) for rise in RISES}
-    rise = max(RISES, key=lambda one: (scores[one], -abs(one - how.rise_learned)))
+    rises = _rises(how, RISES)
+    scores = {rise: known.score(rule, replace(how, rise_learned=rise)) for rise in rises}
+    rise = max(rises, key=lambda one: (scores[one], -abs(one - how.rise_learned)))
     how, best = replace(how, rise_learned=rise), scores[rise]
     names = [] if keep_thresholds else [region.name for region in space.scored][:MAX_CLASSES]
     for name in names:
@@ -179,7 +181,7 @@ def choose_separation(
             if (score := known.score(changed, how)) > best + MIN_AP_GAIN:
                 rule, best = changed, score
     typical = float(np.median(known.sizes_px))
-    for share in SIZE_SHARES:
+    for share in () if how.smallest_px else SIZE_SHARES:
         larger = replace(how, smallest_px=max(1, round(share * typical)))
         if (score := known.score(rule, larger)) > best + MIN_AP_GAIN:
             how, best = larger, score
@@ -203,13 +205,21 @@ def comparable_settings(how: ObjectConfig, sizes_px: Sequence[int]) -> list[Obje
     Both are set after training, when all values are compared.
 
     Args:
-        how: Definition whose rise and smallest size are varied, if it is SEPARATED.
+        how: Definition whose rise and smallest size are varied, if split is learned and the user
+            has not set them.
         sizes_px: Number of pixels of annotated objects.
     """
-    if how != SEPARATED:
+    if how.split != "learned":
         return [how]
-    smallest = round(NOISE_SHARE * float(np.median(sizes_px))) if len(sizes_px) else 0
-    return [replace(how, rise_learned=rise, smallest_px=smallest) for rise in FEW_RISES]
+    noise = round(NOISE_SHARE * float(np.median(sizes_px))) if len(sizes_px) else 0
+    smallest = how.smallest_px or noise
+    rises = _rises(how, FEW_RISES)
+    return [replace(how, rise_learned=rise, smallest_px=smallest) for rise in rises]
+
+
+def _rises(how: ObjectConfig, values: Sequence[float]) -> Sequence[float]:
+    """Return the rises to compare: only that of the definition if the user has set it."""
+    return values if how.rise_learned == SEPARATED.rise_learned else (how.rise_learned,)
 
 
 def choose_comparable(
@@ -245,7 +255,10 @@ def _thresholds_text(rule: DecisionRule, space: LabelSpace) -> str:
     if len(space.scored) == 1:
         return f"threshold {rule.of(space.scored[0].name).threshold:g}"
     listed = [f"{one.name} {rule.of(one.name).threshold:g}" for one in space.scored[:MAX_CLASSES]]
-    return f"thresholds {', '.join(listed)}"
+    others = len(space.scored) - len(listed)
+    kept = f" ({others} further classes keep theirs)" if others > 1 else ""
+    kept = " (one further class keeps its own)" if others == 1 else kept
+    return f"thresholds {', '.join(listed)}{kept}"
 
 
 @dataclass

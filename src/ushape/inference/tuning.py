@@ -81,8 +81,7 @@ def choose_tuning(
         how: Definition of the objects of a prediction.
     """
     chosen, report, basis = DecisionRule(), tuple[str, ...](), dict[str, Basis]()
-    # Settings given by the user are kept.
-    separates = space.has_distance and how == SEPARATED
+    separates = space.has_distance and how is not None and how.split == "learned"
     separation = None
     if rule:
         objects = (
@@ -99,9 +98,9 @@ def choose_tuning(
         smallest = smallest_objects(cases, space, counted)
         found = choose_rule(pairs, space, [case.group for case in cases], objects, smallest)
         chosen, report, basis = found.rule, found.report, found.basis
-        if separates:
+        if separates and how is not None:
             keeps = tune_for not in (None, "object_f1")
-            own = choose_separation(cases, space, chosen, SEPARATED, keep_thresholds=keeps)
+            own = choose_separation(cases, space, chosen, how, keep_thresholds=keeps)
             chosen, report, separation = own.rule, (*report, *own.report), own.how
     confidence, scores = [], []
     for case in cases:

@@ -31,7 +31,12 @@ from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules import apply_rules
 from ushape.planning.rules.result import RuleResult, Situation, SplitFacts, TimeBudget
-from ushape.planning.rules.slices import choose_slices, refuse_without_neighbors, see_slices
+from ushape.planning.rules.slices import (
+    choose_slices,
+    reconsider_slices,
+    refuse_without_neighbors,
+    see_slices,
+)
 from ushape.planning.spacing import choose_target_spacing, refuse_unfit
 from ushape.planning.start import describe_start, refuse_other_dimensions, start_of_given_plan
 from ushape.planning.start_decision import TRIAL_SHARE
@@ -119,6 +124,7 @@ def make_plan(
     splits = _split(stats, recipe, given_splits)
     _refuse_empty_training(stats, splits)
     training = set(splits.train)
+    given = recipe
     recipe, fingerprint, first_results, compared = _see_images(recipe, stats, training)
     seen = see_slices(fingerprint, recipe)
     refuse_other_dimensions(recipe, len(seen.median_shape))
@@ -133,6 +139,8 @@ def make_plan(
         find_format=partial(_find_format, stats, machine, measured),
     )
     recipe, results = apply_rules(recipe, situation)
+    if recipe.network.dims == 3 and not compared:
+        first_results[0], compared = reconsider_slices(given, recipe, first_results[0])
     results = [*first_results, *results]
     space = space_for(stats.space, recipe)
     start, start_results = describe_start(recipe, seen.channels, space, stats, splits)

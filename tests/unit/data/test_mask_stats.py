@@ -57,6 +57,12 @@ def test_an_instance_that_fills_the_image_and_none():
     assert (found.visible, found.parts, found.size, found.joined) == (0, 0, 0, 0)
 
 
+def test_parts_per_value_of_ids_above_a_million():
+    codes = np.zeros((6, 12), np.uint32)
+    codes[1:3, 1:3], codes[1:3, 6:8], codes[5, 0], codes[5, 11] = 7, 2_000_003, 2**32 - 1, 2**32 - 1
+    assert parts_per_value(codes, np.unique(codes)) == pytest.approx(4 / 3)
+
+
 def test_parts_per_value_of_sparse_ids():
     codes = np.zeros((40, 40), np.int64)
     codes[:4, :4], codes[10:14, 10:14], codes[30:34, 30:34] = 999_999, 17, 17

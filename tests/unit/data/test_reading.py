@@ -2,7 +2,9 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import SimpleITK
+import tifffile
 from PIL import Image
 
 from codes import raises_code
@@ -66,11 +68,25 @@ def test_stated_objects_keep_their_numbers_and_crowds_get_further_ones(tmp_path)
     assert find_true_objects(case, classes, space)[0].tolist() == [0, 1, 2, 2, 0, 0, 3, 3]
 
 
+@pytest.mark.parametrize("ids", [(5, 10**9), (1, 2**32 - 1), (7, 3)])
+def test_read_objects_counts_from_1_however_large_the_ids_are(tmp_path, ids):
+    codes = np.array([[0, ids[0], ids[0], 0, ids[1], 0]], np.uint32)
+    tifffile.imwrite(tmp_path / "m.tif", codes)
+    case = Case(id="a", image=tmp_path / "m.tif", mask=tmp_path / "m.tif")
+    space = LabelSpace(values=(0, 255), names=("background", "cell"), threshold=1)
+    found = read_objects(case, space)
+    assert found.dtype == np.int32
+    first, second = (1, 2) if ids[0] < ids[1] else (2, 1)
+    assert found.tolist() == [[0, first, first, 0, second, 0]]
+    objects = find_true_objects(case, read_classes(case, space), space)
+    assert (objects == found).all()
+
+
 def test_read_objects_leaves_out_pixels_without_annotation(tmp_path):
     codes = np.array([[0, 3, 3, 7, 65535, 65535]], np.uint16)
     Image.fromarray(np.zeros_like(codes)).save(tmp_path / "a.png")
     Image.fromarray(codes).save(tmp_path / "m.png")
     case = Case(id="a", image=tmp_path / "a.png", mask=tmp_path / "m.png")
     space = LabelSpace(values=(0, 255), names=("back", "cell"), ignore=65535, threshold=1)
-    assert read_objects(case, space).tolist() == [[0, 3, 3, 7, 0, 0]]
+    assert read_objects(case, space).tolist() == [[0, 1, 1, 2, 0, 0]]
     assert read_classes(case, space).tolist() == [[0, 1, 1, 1, 255, 255]]

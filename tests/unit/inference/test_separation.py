@@ -148,8 +148,12 @@ def test_choose_separation_needs_the_distance():
 
 
 def test_comparable_settings_vary_only_what_is_chosen_after_training():
-    own = replace(SEPARATED, smallest_px=3)
-    assert comparable_settings(own, [160, 160]) == [own]
+    for own in (ObjectConfig(split="distance"), replace(SEPARATED, rise_learned=0.3)):
+        fixed = {one.rise_learned for one in comparable_settings(own, [160, 160])}
+        assert fixed == {own.rise_learned}
+    sized = comparable_settings(replace(SEPARATED, smallest_px=3, corners_connect=True), [160])
+    assert [(one.rise_learned, one.smallest_px) for one in sized] == [(0.1, 3), (0.2, 3), (0.4, 3)]
+    assert all(one.corners_connect for one in sized)
     found = comparable_settings(SEPARATED, [16, 160, 320])
     assert [(one.rise_learned, one.smallest_px) for one in found] == [
         (0.1, 10),
@@ -164,8 +168,13 @@ def test_choose_tuning_does_not_change_objects_that_the_user_defines():
     tuned = choose_tuning(cases, NUMBERED, rule=True, how=SEPARATED)
     assert tuned.objects is not None
     assert tuned.objects.split == "learned"
-    own = ObjectConfig(split="learned", smallest_px=7)
+    own = ObjectConfig(split="distance", smallest_px=7)
     assert choose_tuning(cases, NUMBERED, rule=True, how=own).objects is None
+    for own in (replace(SEPARATED, smallest_px=7), replace(SEPARATED, rise_learned=0.33)):
+        chosen = choose_tuning(cases, NUMBERED, rule=True, how=own)
+        kept = "smallest_px" if own.smallest_px else "rise_learned"
+        assert getattr(chosen.objects, kept) == getattr(own, kept)
+        assert chosen.report  # The rest is chosen by the average precision.
     assert join_tunings([tuned, tuned]).objects == tuned.objects
     # A setting of the prediction replaces what was chosen; the rest stays.
     assert tuned.objects_for(SEPARATED) == tuned.objects

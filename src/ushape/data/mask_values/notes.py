@@ -112,11 +112,20 @@ def note_objects(reading: MaskReading) -> ValueNote:
 def note_possible_objects(reading: MaskReading) -> ValueNote:
     """Return the note that values that are read as classes may number objects."""
     values = sorted(set(reading.total) - {0, reading.ignore})
+    text = (
+        f"The mask values {values_text(values)} are read as classes, but they may be numbers of "
+        "objects: in nearly every mask, each value is one connected object, and its place varies "
+        "between the masks."
+    )
+    if reading.are_colors:
+        text = (
+            f"The {len(values)} colors of the masks are read as classes, but each may be an object "
+            "of its own: in nearly every mask, each color is one connected object, and most colors "
+            "are in a single mask."
+        )
     return ValueNote(
         check="possible_object_ids",
-        text=f"The mask values {values_text(values)} are read as classes, but they may be numbers "
-        "of objects: in nearly every mask, each value is one connected object, and its place "
-        "varies between the masks.",
+        text=text,
         fix="If they number objects of one class: --set labels.instances=true. If they are "
         "classes, no action is needed; --set labels.instances=false leaves out this note.",
         cases=tuple(stats.case.id for stats in reading.cases if stats.parts_per_value),

@@ -27,6 +27,10 @@ MIN_MASKS = 3
 MOSTLY = 0.9
 """Share of masks in which object ids count from 1 without gaps."""
 
+MIN_NEW = 0.5
+"""Number of different colors per color of each mask from which colors may number objects. Classes
+have the same colors in all masks."""
+
 MIN_SPREAD = 0.5
 """Spread of the positions of one value over all masks, relative to that of all values, from which
 values are no classes: regions of an atlas and wells of a plate are always at the same place."""
@@ -73,19 +77,20 @@ def may_be_object_ids(reading: MaskReading) -> bool:
 
     In nearly every mask, values count from 1 without gaps and each of them is a single connected
     part, and the place of each varies. Organs, atlases and wells are always at the same place.
+    Colors may number objects if each is a single connected part, and most are in one mask only.
     """
     several = [stats for stats in reading.cases if stats.parts_per_value]
-    if reading.are_colors or len(several) < max(MIN_MASKS, MOSTLY * len(reading.cases)):
+    if len(several) < max(MIN_MASKS, MOSTLY * len(reading.cases)):
         return False
     numbers = [sorted(set(stats.value_counts) - {0, reading.ignore}) for stats in several]
-    is_counted = [own == list(range(1, len(own) + 1)) for own in numbers]
     is_whole = [stats.parts_per_value <= MAX_PARTS for stats in several]
-    has_enough = max(map(len, numbers)) >= MIN_OBJECTS
-    return (
-        has_enough
-        and bool(min(np.mean(is_counted), np.mean(is_whole)) >= MOSTLY)
-        and _are_anywhere(several)
-    )
+    if max(map(len, numbers)) < MIN_OBJECTS or np.mean(is_whole) < MOSTLY:
+        return False
+    if reading.are_colors:
+        seen = [color for own in numbers for color in own]
+        return len(set(seen)) >= MIN_NEW * len(seen)
+    is_counted = [own == list(range(1, len(own) + 1)) for own in numbers]
+    return bool(np.mean(is_counted) >= MOSTLY) and _are_anywhere(several)
 
 
 def _are_anywhere(cases: Sequence[CaseStats]) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ushape.data.mask_stats import InstanceStats
 from ushape.data.mask_values.objects import _are_anywhere, find_overlaps, state_objects
@@ -124,6 +125,27 @@ def test_few_numbers_at_changing_places_are_classes_with_a_note(tmp_path):
     (line,) = [line for line in describe_dataset(united) if line.startswith("Mask values")]
     assert "1 to 6 = foreground, as numbers of objects" in line
     assert "255" not in line
+
+
+@pytest.mark.parametrize("is_object", [True, False])
+def test_colors_that_most_masks_do_not_share_have_a_note(tmp_path, is_object):
+    rng = np.random.default_rng(0)
+    palette = rng.integers(20, 236, (6, 3))
+    for number in range(8):
+        colors = rng.integers(20, 236, (6, 3)) if is_object else palette
+        mask = np.zeros((96, 96, 3), np.uint8)
+        for color, (y, x) in zip(colors, anywhere(rng), strict=True):
+            mask[y : y + 8, x : x + 8] = color
+        for folder, array in (("images", rng.integers(0, 99, (96, 96))), ("masks", mask)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(array.astype(np.uint8)).save(tmp_path / folder / f"{number}.png")
+    stats = scan_dataset(tmp_path, None, LabelConfig(), workers=0)
+    assert notes_of(stats) == (["possible_object_ids"] if is_object else [])
+    if is_object:
+        (line,) = [line for line in describe_dataset(stats) if line.startswith("Note: ")]
+        assert "The 48 colors of the masks" in line
+        united = with_labels(stats, LabelConfig(instances=True))
+        assert (united.space.values, notes_of(united)) == ((0, 255), [])
 
 
 def test_labels_at_a_constant_place_have_no_note(tmp_path):

@@ -15,6 +15,7 @@ from ushape.planning.rules.slices import (
     best_trial,
     choose_slices,
     describe_trials,
+    reconsider_slices,
     see_slices,
     without_comparison,
 )
@@ -62,6 +63,31 @@ def test_volumes_are_compared_if_their_slices_are_few_or_thick():
     # The stated spacing counts, not that of the files.
     stated = change(LONG, "preprocessing", spacing_mm=(10, 1, 1))
     assert choose(stated, shape=(40, 192, 192), spacing=(1, 1, 1))[2] == COMPARED
+
+
+@pytest.mark.parametrize(
+    ("given", "steps", "is_compared"),
+    [
+        (LONG, 1999, True),
+        (LONG, 2000, False),
+        (Recipe(train=TrainConfig(minutes=4.9)), 100, False),
+        (Recipe(train=TrainConfig(epochs=3)), 100, False),
+        (change(LONG, "preprocessing", slices=None), 100, False),  # As set.
+        (change(LONG, "sampling", patch_shape=(16, 64, 64)), 100, False),
+    ],
+)
+def test_volumes_are_compared_if_there_is_time_for_few_steps_in_3d(given, steps, is_compared):
+    recipe, decided, compared = choose(given, shape=(40, 192, 192), spacing=(1, 1, 1))
+    assert compared == ()
+    planned = change(recipe, "train", epochs=1, steps_per_epoch=steps)
+    result, compared = reconsider_slices(given, planned, decided)
+    assert compared == (COMPARED if is_compared else ())
+    if is_compared:
+        assert "only 1999 steps in 3D" in result.text
+        assert "compares 3D with 2D and 2.5D" in result.text
+        assert "1999 steps" in result.fact
+    else:
+        assert result is decided
 
 
 @pytest.mark.parametrize(
