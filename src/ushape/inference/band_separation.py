@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import ndimage
 from skimage import measure
 
-from ushape.inference.separation import separate
-from ushape.instances.label import ObjectConfig
+from ushape.inference.separation import separate_filled
+from ushape.instances.label import ObjectConfig, fill_with_class_around
 from ushape.io.files import free_memory_bytes
 from ushape.labels import LabelSpace
 
@@ -31,9 +32,10 @@ def separate_bands(
     """Separate objects band by band; they equal those of `separate` for the whole image.
 
     Each connected part of the foreground is divided when its last row has come, independently of
-    all others, and rows are yielded when all of their parts have been. If more pixels wait than
-    fit into half of the free memory, the parts that are longer than half of the waiting rows are
-    cut at the last row.
+    all others, and rows are yielded when all of their parts have been. Holes are filled before
+    that, so a part also waits for the end of those that it touches. If more pixels wait than fit
+    into half of the free memory, the parts that are longer than half of the waiting rows are cut at
+    the last row; holes that are open there are not filled.
 
     Args:
         bands: Classes (n, ...) and distance (n, ...) of rows that follow each other.
@@ -48,8 +50,7 @@ def separate_bands(
     open_px = max(MAX_OPEN_PX, free_memory_bytes() // (2 * OPEN_PX_BYTES))
     for classes, distance in bands:
         if waiting is None:
-            nothing = np.zeros(classes[:0].shape, dtype=np.int32)
-            waiting = _Waiting(space, how, classes[:0], distance[:0], classes[:0], nothing)
+            waiting = _Waiting.begin(space, how, classes, distance)
         elif waiting.classes.size > open_px:  # Not before it is known that more rows come.
             rows = open_px // math.prod(classes.shape[1:])
             found = waiting.take(len(waiting.classes) - rows // 2)
@@ -100,6 +101,12 @@ class _Waiting:
     classes: np.ndarray
     """(m, ...) classes before the separation; 0 where a part has been divided."""
 
+    filled: np.ndarray
+    """(m, ...) the same with the class of each hole that is filled."""
+
+    settled: np.ndarray
+    """(m, ...) bool; parts that have been divided, and background that is not filled."""
+
     distance: np.ndarray
     done: np.ndarray
     """(m, ...) classes of the parts that have been divided."""
@@ -118,8 +125,23 @@ class _Waiting:
     def __post_init__(self) -> None:
         self._reach = self.classes.ndim if self.how.corners_connect else 1
 
+    @classmethod
+    def begin(
+        cls, space: LabelSpace, how: ObjectConfig, classes: np.ndarray, distance: np.ndarray
+    ) -> _Waiting:
+        """Return no rows, of the shapes of the rows that will come."""
+        none = classes[:0]
+        numbers = np.zeros(none.shape, dtype=np.int32)
+        return cls(space, how, none, none, none.astype(bool), distance[:0], none, numbers)
+
     def add(self, classes: np.ndarray, distance: np.ndarray) -> None:
         """Append rows."""
+        settled = np.zeros(classes.shape, dtype=bool)
+        if not len(self.classes):
+            # It touches the edge of the image, or rows of settled background above.
+            settled[:1] = classes[:1] == 0
+        self.settled = np.concatenate([self.settled, settled])
+        self.filled = np.concatenate([self.filled, classes])
         self.classes = np.concatenate([self.classes, classes])
         self.distance = np.concatenate([self.distance, distance])
         self.done = np.concatenate([self.done, np.zeros_like(classes)])
@@ -131,7 +153,9 @@ class _Waiting:
         Args:
             ends_before: Row; parts that begin before it are divided whether complete or not.
         """
-        parts = measure.label(self.classes > 0, connectivity=self._reach)
+        # A part that touches an open hole is open, because the hole may join it to others.
+        open_holes = self._fill_holes()
+        parts = measure.label((self.filled > 0) | open_holes, connectivity=self._reach)
         is_open = np.zeros(int(parts.max(initial=0)) + 1, dtype=bool)
         if len(parts):
             is_open[parts[-1]] = True
@@ -140,16 +164,45 @@ class _Waiting:
         is_open[parts[:ends_before]] = False
         self.cut_parts = count - int(is_open.sum())
         stays = is_open[parts]
-        complete = np.where(stays, 0, self.classes).astype(np.uint8)
+        complete, filled = (
+            np.where(stays, 0, own).astype(np.uint8) for own in (self.classes, self.filled)
+        )
         if complete.any():
-            own, labels = separate(complete, self.distance, self.space, self.how)
+            own, labels = separate_filled(complete, filled, self.distance, self.space, self.how)
             self.done |= own
             self.numbers[labels > 0] = labels[labels > 0] + self._used
             self._used += int(labels.max(initial=0))
+        self.settled |= (parts > 0) & ~stays
         self.classes = np.where(stays, self.classes, 0)
+        self.filled = np.where(stays, self.filled, 0)
         open_rows = np.flatnonzero(stays.any(axis=tuple(range(1, stays.ndim))))
         first = int(open_rows[0]) if open_rows.size else len(stays)
         found = self.done[:first], self.numbers[:first]
         self.classes, self.distance = self.classes[first:], self.distance[first:]
+        self.filled, self.settled = self.filled[first:], self.settled[first:]
         self.done, self.numbers = self.done[first:].copy(), self.numbers[first:].copy()
         return found
+
+    def _fill_holes(self) -> np.ndarray:
+        """Fill the holes whose last row has come, as `fill_enclosed_holes`.
+
+        Shapes:
+            returns: (m, ...) bool, background that may be part of a hole when more rows have come.
+        """
+        if not self.how.largest_hole_px or not len(self.filled):
+            return np.zeros(self.filled.shape, dtype=bool)
+        reach = 1 if self.how.corners_connect else self.filled.ndim
+        structure = ndimage.generate_binary_structure(self.filled.ndim, reach)
+        gaps, count = ndimage.label(self.filled == 0, structure)
+        may_be_hole = np.bincount(gaps.ravel(), minlength=count + 1) <= self.how.largest_hole_px
+        may_be_hole[gaps[self.settled]] = False
+        for axis in range(1, gaps.ndim):
+            may_be_hole[np.take(gaps, [0, -1], axis=axis)] = False
+        may_be_hole[0] = False
+        is_open = np.zeros(count + 1, dtype=bool)
+        is_open[gaps[-1]] = True
+        holes = np.where((may_be_hole & ~is_open)[gaps], gaps, 0)
+        self.filled = fill_with_class_around(self.filled, holes)
+        open_holes = (may_be_hole & is_open)[gaps]
+        self.settled |= (self.filled == 0) & ~open_holes
+        return open_holes

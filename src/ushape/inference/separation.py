@@ -11,7 +11,7 @@ from ushape.errors import PlanError
 from ushape.formatting import pluralize
 from ushape.inference.decision_rule import DecisionRule, apply_rule, as_fractions
 from ushape.inference.object_search import ValidatedCase, thin_out, true_objects
-from ushape.instances.label import ObjectConfig, label_objects
+from ushape.instances.label import ObjectConfig, fill_enclosed_holes, label_objects
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.instance import MAX_SEPARATED_PX, ObjectCounts, count_objects
 
@@ -53,9 +53,30 @@ def separate(
 
     Shapes:
         classes: (*S) uint8 class indices; distance: (*S), 0 to 1.
-        returns: (*S) class indices, and (*S) int32 numbers of the objects, 0 outside.
+        returns: (*S) class indices, and (*S) int32 numbers of the objects, 0 outside. Filled holes
+            belong to the object, but have no class.
     """
-    labels = label_objects(classes, how, distance=distance).labels
+    filled = classes
+    if how.largest_hole_px:
+        filled = fill_enclosed_holes(
+            classes, how.largest_hole_px, corners_connect=how.corners_connect
+        )
+    return separate_filled(classes, filled, distance, space, how)
+
+
+def separate_filled(
+    classes: np.ndarray,
+    filled: np.ndarray,
+    distance: np.ndarray,
+    space: LabelSpace,
+    how: ObjectConfig,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the classes into objects as `separate`, after their holes have been filled.
+
+    Shapes:
+        classes and filled: (*S) uint8 class indices before and after; the others as in `separate`.
+    """
+    labels = label_objects(filled, replace(how, largest_hole_px=0), distance=distance).labels
     if not space.states_objects:
         labels = np.where(_touches_higher_label(labels, classes), 0, labels)
     return np.where(labels > 0, classes, np.uint8(0)), labels

@@ -418,7 +418,18 @@ def fill_enclosed_holes(
         classes: (*S) uint8 class indices -> the same.
     """
     reach = 1 if corners_connect else classes.ndim
-    parts = find_holes(classes == 0, largest_px, reach=reach)
+    return fill_with_class_around(classes, find_holes(classes == 0, largest_px, reach=reach))
+
+
+def fill_with_class_around(classes: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Fill parts of the background whose sides touch pixels of a single class with this class.
+
+    Args:
+        parts: Number of the part of each pixel; 0 for pixels that are not filled.
+
+    Shapes:
+        classes: (*S) uint8 class indices -> the same; parts: (*S) integers.
+    """
     pixels = parts > 0
     if not pixels.any():
         return classes

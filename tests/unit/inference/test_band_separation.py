@@ -8,8 +8,9 @@ from probabilities import BINARY
 from ushape.inference import band_separation
 from ushape.inference.band_separation import separate_bands, separate_streamed
 from ushape.inference.separation import SEPARATED, separate
-from ushape.instances.label import _number
+from ushape.instances.label import _number, label_prediction
 from ushape.instances.stored import number_stored
+from ushape.types import Prediction
 
 SPACES = {
     "connected": replace(BINARY, has_distance=True),
@@ -51,6 +52,65 @@ def test_bands_equal_the_whole_image(name, shape, seed):
     np.testing.assert_array_equal(owners, ordered.classes)
     if name == "connected":  # Lines are drawn between objects.
         assert (whole != classes).any()
+
+
+def assert_bands_equal_whole(classes, distance, space, how, heights):
+    """Compare classes and numbered objects of bands with those of the whole image."""
+    whole, labels = separate(classes, distance, space, how)
+    prediction = Prediction(probabilities=distance[None], classes=whole, labels=labels)
+    expected = label_prediction(prediction, space)
+    bands, cuts = zip(cut(classes, heights), cut(distance, heights), strict=True), []
+    pairs = separate_bands(bands, space, how, cuts.append)
+    found, numbers = map(np.concatenate, zip(*pairs, strict=True))
+    assert not cuts
+    np.testing.assert_array_equal(found, whole)
+    np.testing.assert_array_equal(numbers > 0, labels > 0)
+    ready, owners = number_stored(found, numbers)
+    np.testing.assert_array_equal(np.concatenate(list(ready)), expected.labels)
+    np.testing.assert_array_equal(owners, expected.classes)
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("corners_connect", [False, True])
+@pytest.mark.parametrize("inner", [1, 2])
+@pytest.mark.parametrize("largest_hole_px", [1, 15, 16, 24, 25, 99])
+def test_bands_fill_the_holes_around_objects_as_the_whole_image(
+    name, corners_connect, inner, largest_hole_px
+):
+    # A ring with a hole of 5 x 5 pixels, in which an object of 3 x 3 pixels lies: the gap has 16.
+    classes = np.zeros((12, 12), np.uint8)
+    classes[1:10, 1:10] = 1
+    classes[3:8, 3:8] = 0
+    classes[4:7, 4:7] = inner
+    classes[5, 5] = 0  # A hole of one pixel in the inner object.
+    distance = np.where(classes > 0, 0.5, 0.1).astype(np.float32)
+    how = replace(SEPARATED, largest_hole_px=largest_hole_px, corners_connect=corners_connect)
+    for height in (1, 2, 3, 5, 12):
+        assert_bands_equal_whole(classes, distance, SPACES[name], how, [height] * 12)
+    _, labels = separate(classes, distance, SPACES[name], how)
+    is_filled = (labels[3:8, 3:8] > 0) & (classes[3:8, 3:8] == 0)
+    assert is_filled[2, 2]
+    assert (is_filled.sum() > 1) == (inner == 1 and largest_hole_px >= 16)
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("shape", [(60, 50), (18, 16, 14)])
+@pytest.mark.parametrize("corners_connect", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_bands_fill_the_holes_of_random_fields_as_the_whole_image(
+    name, shape, corners_connect, seed
+):
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.standard_normal((2, *shape)), (0, *[2] * len(shape)))
+    levels = np.floor(noise[0] / noise[0].std() * 2.5)
+    classes = (levels % 2).astype(np.uint8)  # Rings within rings.
+    classes[(classes > 0) & (levels > 1)] = 1 + seed % 2
+    classes[rng.random(shape) < 0.02] = 0
+    distance = (1 / (1 + np.exp(-20 * noise[1]))).astype(np.float32)  # No two pixels are equal.
+    heights = rng.integers(1, 7, shape[0])
+    for largest in (4, 40, 400):
+        how = replace(SEPARATED, largest_hole_px=largest, corners_connect=corners_connect)
+        assert_bands_equal_whole(classes, distance, SPACES[name], how, heights)
 
 
 def test_streamed_probabilities_are_given_once():
@@ -96,6 +156,21 @@ def test_bands_cut_only_objects_longer_than_half_of_the_rows_that_may_wait(littl
     parts, count = ndimage.label(classes[:, 5:])
     for part in range(1, count + 1):
         assert len(np.unique(numbers[:, 5:][parts == part])) == 1
+
+
+def test_bands_that_cut_objects_leave_open_holes(little_memory):
+    classes = np.zeros((30, 12), np.uint8)
+    classes[:, 2:9] = 1
+    classes[::3, 5] = 0  # Holes of one pixel, some of them in the last row before a cut.
+    distance, how = np.full(classes.shape, 0.5, np.float32), replace(SEPARATED, largest_hole_px=9)
+    bands, cuts = zip(cut(classes, [2] * 15), cut(distance, [2] * 15), strict=True), []
+    pairs = separate_bands(bands, SPACES["numbered"], how, cuts.append)
+    found, numbers = map(np.concatenate, zip(*pairs, strict=True))
+    assert cuts
+    np.testing.assert_array_equal(found, classes)
+    assert (numbers[classes > 0] > 0).all()
+    assert not numbers[:, :2].any()
+    assert 0 < (numbers[::3, 5] > 0).sum() < 9  # The one in the first row is no hole.
 
 
 def test_bands_wait_for_as_many_pixels_as_fit_into_half_of_the_free_memory(monkeypatch):
