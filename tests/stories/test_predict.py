@@ -27,6 +27,7 @@ from ushape.api import predict
 from ushape.errors import ConfigError, DataError, PlanError, RunError
 from ushape.inference import ensemble
 from ushape.inference.backends import installed
+from ushape.instances.label import label_objects
 from ushape.io import ome_zarr
 from ushape.transforms import morphology
 from ushape.types import MaskEncoding
@@ -276,19 +277,20 @@ def test_an_image_larger_than_memory_is_predicted_in_bands(trained, cells, monke
     package.predict(trained, tmp_path / "x.tif", output=tmp_path / "whole", settings=settings)
     monkeypatch.setattr(predict, "IN_MEMORY_BYTES", 1)
     out = tmp_path / "bands"
-    (mask,) = package.predict(
-        trained, tmp_path / "x.tif", output=out, settings=settings, probabilities="zarr"
-    )
+    call = {"output": out, "settings": settings, "probabilities": "zarr", "instances": True}
+    (mask,) = package.predict(trained, tmp_path / "x.tif", **call)
     assert mask.name == "x.tif"
     found = tifffile.imread(mask)
+    numbers = tifffile.imread(out / "x_instances.tif")
+    np.testing.assert_array_equal(numbers, label_objects((found > 0).astype(np.uint8)).labels)
     whole = np.asarray(Image.open(tmp_path / "whole" / "x.png"))
     assert found.shape == whole.shape == large.shape
     assert (found != whole).mean() < 0.001
     assert (out / "x_probabilities.zarr").is_dir()
     # The same call again finds it finished.
-    assert package.predict(
-        trained, tmp_path / "x.tif", output=out, settings=settings, probabilities="zarr"
-    ) == [mask]
+    monkeypatch.setattr(predict.PredictionWriter, "write_streamed", None)
+    assert package.predict(trained, tmp_path / "x.tif", **call) == [mask]
+    monkeypatch.undo()
     monkeypatch.setattr(predict, "MAX_IN_MEMORY_BYTES", 1)
     with pytest.raises(DataError, match="too large for overlay") as error:
         package.predict(trained, tmp_path / "x.tif", output=tmp_path / "no", overlay=True)

@@ -75,9 +75,6 @@ class PredictionSummary:
     with_missing: list[Path] = field(default_factory=list)
     """Images with NaN or infinite pixels."""
 
-    without_instances: list[Path] = field(default_factory=list)
-    """Images too large for numbers of objects, which are written for the others."""
-
     with_cuts: list[Path] = field(default_factory=list)
     """Images whose objects were cut because memory was short."""
 
@@ -94,7 +91,6 @@ class PredictionSummary:
             self.pixels += outcome.pixels
             self.with_missing += [image.case.image] if outcome.missing_px else []
             self.gray += [image.case.image] if outcome.is_gray else []
-            self.without_instances += [image.case.image] if outcome.lacks_instances else []
             self.with_cuts += [image.case.image] if outcome.cut_parts else []
         speed = self.pixels / 1e6 / (time.monotonic() - self.started)
         self.on_progress(self.done, self.total, f"{speed:.1f} Mpixel/s")
@@ -110,13 +106,6 @@ class PredictionSummary:
             console.say(
                 "NaN or infinite pixels were replaced by average or extreme values in "
                 f"{_count_and_name(self.with_missing)}."
-            )
-        if self.without_instances:
-            console.say(
-                "Warning: for images larger than memory, the numbers of objects were left out, so "
-                "that objects that touch are joined, in "
-                f"{_count_and_name(self.without_instances)}. OME-Zarr images can have them with "
-                "--zarr-labels; cut other images into parts."
             )
         if self.with_cuts:
             console.say(

@@ -127,6 +127,7 @@ class Jobs:
                 partial(self.outputs.read, one, form),
                 partial(self.outputs.write, one, form),
                 pixels,
+                keep_distance=self.outputs.keeps_distance(one, form),
             )
             for one, pixels in zip(uploads, sizes, strict=True)
         ]

@@ -97,6 +97,10 @@ class Outputs:
         limit = MAX_IN_MEMORY_BYTES if writer.prefers_whole else IN_MEMORY_BYTES
         return self.predictor.preprocess_or_stream(_case_of(upload), (), limit)
 
+    def keeps_distance(self, upload: Upload, form: Form) -> bool:
+        """Return whether an image that is predicted in parts needs the numbers of its objects."""
+        return self._writer(upload, form).keeps_distance
+
     def write(
         self, upload: Upload, form: Form, prediction: Prediction | StreamedPrediction
     ) -> Answer:
@@ -119,8 +123,9 @@ class Outputs:
         if written.missing_px:
             facts["X-Missing-Pixels"] = str(written.missing_px)
         assert written.path is not None, "there is a folder"
-        ending = writer.paths.endings[KINDS[form]] if form in KINDS else io.suffix_of(written.path)
-        path = written.path.with_name(io.stem_of(written.path) + ending)
+        mask = written.path
+        path = writer.paths.beside(mask, KINDS[form]) if form in KINDS else mask
+        ending = path.name.removeprefix(io.stem_of(mask))
         return Answer(path, upload.name + ending, facts)
 
     def _writer(self, upload: Upload, form: Form) -> PredictionWriter:

@@ -38,6 +38,9 @@ class Task:
     """Function that receives the prediction; what it returns is the result."""
 
     pixels: int
+    keep_distance: bool = False
+    """Whether the result needs the numbers of the objects, if the image is larger than memory."""
+
     future: Future[Any] = field(default_factory=Future, init=False)
     progress: float = field(default=0.0, init=False)
     """Share of the image that is predicted, 0 to 1."""
@@ -213,7 +216,7 @@ class Scheduler:
         try:
             with image.bands:
                 task.require_wanted()
-                prediction = self.predictor.stream(image)
+                prediction = self.predictor.stream(image, keep_distance=task.keep_distance)
                 watched = replace(prediction, bands=self._watch(task, prediction))
                 self._end(task, 0, result=task.write(watched))
         except BaseException as error:

@@ -84,16 +84,14 @@ def test_groups_of_a_model_that_needs_them_are_printed(tmp_path):
     assert "in 2 groups, by the regular expression" in notes[1]
 
 
-def test_images_with_cut_objects_and_without_numbers_are_named(capsys, tmp_path):
-    summary = PredictionSummary(3, lambda *state: None)
-    for name, cut, lacks in (("a.tif", 2, False), ("b.tif", 0, True), ("c.tif", 0, False)):
+def test_images_with_cut_objects_are_named(capsys, tmp_path):
+    summary = PredictionSummary(2, lambda *state: None)
+    for name, cut in (("a.tif", 2), ("b.tif", 0)):
         image = Input(Case(id=name, image=Path(name)), Path(name))
-        summary.add(image, Written(Path(name), 4, cut_parts=cut, lacks_instances=lacks))
+        summary.add(image, Written(Path(name), 4, cut_parts=cut))
     writer = SimpleNamespace(config=OutputConfig(folder=tmp_path))
     summary.report(writer, summary.masks, Console())
     lines = capsys.readouterr().out.splitlines()
     (cut,) = [line for line in lines if "a.tif" in line]
     assert "memory" in cut
-    (lacking,) = [line for line in lines if "b.tif" in line]
-    assert "--zarr-labels" in lacking
-    assert not [line for line in lines if "c.tif" in line]
+    assert not [line for line in lines if "b.tif" in line]

@@ -108,6 +108,12 @@ def test_large_image_is_predicted_in_parts_with_the_same_result(client, monkeypa
     assert np.mean(masks[0] == masks[1]) > 0.999
     as_mask = client.predict(path)  # PNG cannot be written in parts.
     assert as_mask.headers["content-type"] == "image/tiff"
+    numbers = client.predict(path, form="instances")
+    assert re.search(r'filename="?large_instances\.tif', numbers.headers["content-disposition"])
+    found = tifffile.imread(io.BytesIO(numbers.content))
+    np.testing.assert_array_equal(found > 0, masks[1] > 0)
+    outlines = client.predict(path, form="geojson").json()["features"]
+    assert len(outlines) == found.max() > 0
     monkeypatch.setattr("ushape.serving.outputs.MAX_IN_MEMORY_BYTES", 1)
     refused = client.predict(path, form="overlay")
     assert (refused.status_code, refused.json()["code"]) == (413, "image_too_large")

@@ -16,6 +16,7 @@ class FakePredictor:
 
     def __init__(self):
         self.batches, self.bands_seen, self.bands_before = [], [], []
+        self.keeps_distance = []
         self.released, self.started = threading.Event(), threading.Event()
         self.released.set()
 
@@ -28,7 +29,9 @@ class FakePredictor:
             raise DataError("Bad.", code="bad")
         return [image.name.upper() for image in images]
 
-    def stream(self, image):
+    def stream(self, image, *, keep_distance):
+        self.keeps_distance.append(keep_distance)
+
         def bands():
             for number in range(4):
                 self.started.set()
@@ -55,8 +58,8 @@ def task(name, shape=(4, 4), pixels=16):
     return Task(lambda: image, lambda prediction: f"<{prediction}>", pixels)
 
 
-def large_task(bands):
-    return Task(lambda: StreamedImage(bands), lambda found: len(list(found.bands)), 160)
+def large_task(bands, **changes):
+    return Task(lambda: StreamedImage(bands), lambda found: len(list(found.bands)), 160, **changes)
 
 
 @pytest.fixture
@@ -70,6 +73,14 @@ def scheduler(fake):
     yield found
     fake.released.set()
     found.close()
+
+
+def test_large_images_keep_the_distance_if_their_objects_are_numbered(scheduler, fake):
+    tasks = [large_task(FakeBands(), keep_distance=keeps) for keeps in (True, False)]
+    for one in tasks:
+        scheduler.submit([one])
+        assert one.future.result(30) == 4
+    assert fake.keeps_distance == [True, False]
 
 
 def test_images_are_read_predicted_and_written(scheduler):

@@ -114,8 +114,7 @@ def write_objects(
     objects = label_prediction(prediction, space, how, spacing)
     table = measure_table(objects, space.names, probabilities=shares, spacing_mm=spacing)
     if "instances" in paths:
-        dtype = "uint16" if len(objects) < 1 << 16 else "uint32"
-        encoding = MaskEncoding(dtype=dtype, suffix=io.suffix_of(paths["instances"]))
+        encoding = instance_encoding(paths["instances"], len(objects))
         io.write_mask(paths["instances"], objects.labels, encoding, like=prediction.source)
     if "contours" in paths:
         _write_contours(paths["contours"], objects, table, plan, image_name)
@@ -127,6 +126,17 @@ def write_objects(
             columns |= measure_shapes(objects.labels, image, spacing_mm=spacing)
         write_bytes(paths["table"], to_csv(tuple(columns), to_rows(columns)))
     return [summary.row() for summary in summarize_classes(objects, table, space.names)]
+
+
+def instance_encoding(path: Path, count: int) -> MaskEncoding:
+    """Return how the numbers of objects are stored.
+
+    Args:
+        path: File to write.
+        count: Number of objects.
+    """
+    dtype = "uint16" if count < 1 << 16 else "uint32"
+    return MaskEncoding(dtype=dtype, suffix=io.suffix_of(path))
 
 
 def _write_contours(

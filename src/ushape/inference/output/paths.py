@@ -62,8 +62,15 @@ class OutputPaths:
         return self.folder / (text[: len(text) - len(io.suffix_of(below))] + suffix)
 
     def beside(self, mask: Path, kind: str) -> Path:
-        """Return the path of a file of this kind beside a mask."""
-        return mask.with_name(io.stem_of(mask) + self.endings[kind])
+        """Return the path of a file of this kind beside a mask.
+
+        Numbers of objects are a TIFF beside a mask that is one because its own format cannot be
+        written band by band.
+        """
+        ending = self.endings[kind]
+        if kind == "instances" and io.suffix_of(mask) != self.suffix:
+            ending = "_instances.tif"
+        return mask.with_name(io.stem_of(mask) + ending)
 
     def of_image(self, below: Path, mask: Path | None = None) -> list[Path]:
         """Return the paths of all files of an image, the mask last.

@@ -12,11 +12,12 @@ import numpy as np
 from scipy import ndimage
 
 from ushape.errors import DataError
+from ushape.inference.output.files import instance_encoding
 from ushape.inference.predictor import Predictor
 from ushape.instances.contours import Outline, class_styles, outline_of_box, write_geojson
 from ushape.instances.stored import label_stored, number_stored
 from ushape.io.files import replacing
-from ushape.io.streaming import Bands
+from ushape.io.streaming import Bands, open_band_writer
 from ushape.transforms.morphology import cut_rows, temporary_map
 
 AddRows = Callable[[np.ndarray, np.ndarray | None], None]
@@ -48,7 +49,8 @@ def check_streamed_objects(image: Path, predictor: Predictor) -> None:
             f"{image}: too large for outlines or label images of objects that predict.objects "
             "splits or fills.",
             code="image_too_large",
-            hint=f"Leave out --zarr-labels and --contours, or set {' and '.join(settings)}.",
+            hint="Leave out --zarr-labels, --contours and --instances, or set "
+            f"{' and '.join(settings)}.",
         )
 
 
@@ -96,6 +98,24 @@ def collecting_objects(
         classes = stack.enter_context(temporary_map(shape, folder))
         labels = stack.enter_context(temporary_map(shape, folder, np.int32))
         yield StoredObjects(predictor, classes, labels)
+
+
+@contextmanager
+def collecting_instances(path: Path, predictor: Predictor, source: Bands) -> Iterator[AddRows]:
+    """Collect classes and objects of an image; write the numbers when the block ends.
+
+    Args:
+        path: File to write, in a format that can be written band by band.
+        source: The image.
+    """
+    shape = source.shape[1:]
+    with collecting_objects(predictor, shape, path.parent) as objects:
+        yield objects.add
+        bands, owners = objects.number()
+        encoding = instance_encoding(path, len(owners))
+        with open_band_writer(path, shape, encoding, source) as writer:
+            for numbers in bands:
+                writer.write(numbers)
 
 
 @contextmanager

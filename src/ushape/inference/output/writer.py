@@ -28,6 +28,7 @@ from ushape.inference.output.paths import (
 from ushape.inference.output.streamed_objects import (
     AddRows,
     check_streamed_objects,
+    collecting_instances,
     collecting_outlines,
     settings_for_bands,
 )
@@ -64,9 +65,6 @@ class Written:
 
     is_gray: bool = False
     """Whether the only channel of the image was used for all channels of the network."""
-
-    lacks_instances: bool = False
-    """Whether the image is too large for the numbers of objects that are written for others."""
 
     cut_parts: int = 0
     """Number of objects that were cut because memory was short."""
@@ -154,7 +152,7 @@ class PredictionWriter:
         return [
             kind
             for kind in self.config.only_whole
-            if not (kind == "instances" and self.adds_instances)
+            if not (kind == "instances" and self.streams_instances)
             and not (kind == "contours" and self.streams_contours)
         ]
 
@@ -164,15 +162,20 @@ class PredictionWriter:
         return self.config.contours == "geojson" and self.predictor.plan.image_dims == 2
 
     @property
+    def streams_instances(self) -> bool:
+        """Whether numbers of objects are written also if an image is larger than memory."""
+        return bool(self.config.instances) and not settings_for_bands(self.predictor)
+
+    @property
     def keeps_distance(self) -> bool:
         """Whether outputs of an image larger than memory need the numbers of its objects."""
-        return self.config.zarr_labels or self.streams_contours
+        return self.config.zarr_labels or self.streams_contours or self.streams_instances
 
     @property
     def prefers_whole(self) -> bool:
         """Whether an output is lost or refused if an image is not in memory."""
         labels_need_it = self.keeps_distance and bool(settings_for_bands(self.predictor))
-        return bool(self.only_whole) or self.adds_instances or labels_need_it
+        return bool(self.only_whole) or labels_need_it
 
     def check(self, image: Input) -> None:
         """Check, before an image is predicted, that its outputs can be written.
@@ -230,7 +233,7 @@ class PredictionWriter:
         return Written(target, prediction.classes.size, prediction.missing_px, is_gray)
 
     def write_streamed(self, image: Input, prediction: StreamedPrediction) -> Written:
-        """Write mask, run lengths and probabilities of an image larger than memory.
+        """Write mask, run lengths, probabilities and objects of an image larger than memory.
 
         The image is predicted while its outputs are written, then its file is closed.
 
@@ -276,7 +279,6 @@ class PredictionWriter:
                 target,
                 pixels[0],
                 count_missing(prediction.source),
-                lacks_instances=self.adds_instances and not self.config.zarr_labels,
                 cut_parts=sum(prediction.cut_parts),
             )
 
@@ -304,6 +306,9 @@ class PredictionWriter:
             shape = source.shape[1:]
             labels = collecting_labels(path, predictor, shape, folder, self.made_by)
             found.append(stack.enter_context(labels))
+        if self.streams_instances:
+            instances = self.paths.beside(target, "instances")
+            found.append(stack.enter_context(collecting_instances(instances, predictor, source)))
         if self.streams_contours:
             contours = self.paths.beside(target, "contours")
             found.append(stack.enter_context(collecting_outlines(contours, predictor, source)))
@@ -349,12 +354,11 @@ class PredictionWriter:
     def _remove_former(self, image: Input, target: Path) -> None:
         """Remove outputs of a former call that an image in bands does not have, which may be
         replaced."""
-        former = {self.paths.mask(image.below)} - {target, None}
-        if self.adds_instances:
-            former.add(self.paths.beside(target, "instances"))
+        former = set(self.paths.of_image(image.below)) - set(
+            self.paths.of_image(image.below, target)
+        )
         for path in former:
-            if path is not None:
-                path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def _labels_of(self, image: Input) -> list[Path]:
         """Return the label images of an image; if they cannot be added to it, raise DataError."""
@@ -366,17 +370,27 @@ class PredictionWriter:
             raise DataError(
                 f"{image.case.image}: too large for {', '.join(self.only_whole)}.",
                 code="image_too_large",
-                hint="Masks, and probabilities as tif or zarr, are written band by band. Leave the "
-                "other outputs out, or cut the image into parts.",
+                hint=self._streamed_outputs_hint(),
             )
         target = self.paths.banded_mask(image.below)
-        if target is not None and target.exists() and not self._may_replace(image):
-            raise DataError(
-                f"{target} already exists.",
-                code="streamed_output_exists",
-                hint="Choose another folder with -o, or replace it with --overwrite.",
-            )
+        for path in self.paths.of_image(image.below, target) if target is not None else []:
+            if is_present(path) and not self._may_replace(image):
+                raise DataError(
+                    f"{path} already exists.",
+                    code="streamed_output_exists",
+                    hint="Choose another folder with -o, or replace it with --overwrite.",
+                )
         return target
+
+    def _streamed_outputs_hint(self) -> str:
+        """Return which outputs can be written band by band, and how the others are avoided."""
+        numbers = "numbers of objects"
+        if "instances" in self.only_whole:
+            numbers += f" with {' and '.join(settings_for_bands(self.predictor))}"
+        return (
+            f"Masks, probabilities as tif or zarr, and {numbers} are written band by band. Leave "
+            "the other outputs out, or cut the image into parts."
+        )
 
     def refuse_links_to_elsewhere(self, names: Iterable[str]) -> None:
         """Raise RunError if one of the folders below the output is a link that leads out of it."""

@@ -36,6 +36,21 @@ def test_other_files_lie_beside_the_mask_and_it_comes_last():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("mask", "instances"),
+    [
+        ("x.nii.gz", "x_instances.nii.gz"),
+        ("x.tif", "x_instances.tif"),  # The mask of an image larger than memory.
+    ],
+)
+def test_numbers_of_objects_have_the_format_of_the_mask(mask, instances):
+    endings = {"instances": "_instances.nii.gz", "contours": ".geojson"}
+    paths = OutputPaths(folder=OUT, suffix=".nii.gz", endings=endings)
+    assert paths.of_image(Path("x.nii"), OUT / mask) == [
+        OUT / instances, OUT / "x.geojson", OUT / mask,
+    ]  # fmt: skip
+
+
 def test_without_a_folder_there_are_no_files():
     paths = OutputPaths(folder=None, suffix=".png")
     assert paths.mask(Path("x.png")) is None

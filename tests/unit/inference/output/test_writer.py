@@ -50,6 +50,7 @@ def predictor_of(*values, dims=2):
         codes_of=space.values_of,
         expected_dice=lambda prediction: 0.5,
         joins_objects=False,
+        separates=False,
         reads_groups=False,
     )
 
@@ -232,10 +233,10 @@ def test_prediction_writer_adds_instances_if_masks_join_objects(stated, joins, w
     config = OutputConfig(folder=tmp_path / "out", instances=stated)
     with PredictionWriter.open(config, predictor, inputs, {}) as writer:
         writer.write(inputs[0], replace(PREDICTION, labels=numbers))
-        # Images larger than memory are predicted without those that nobody asked for.
-        assert writer.only_whole == (["instances"] if stated else [])
-        # Up to the size at which those that were asked for are refused, they are written.
-        assert writer.prefers_whole == written
+        # They are written for images larger than memory, too, which then keep the distance.
+        assert writer.only_whole == []
+        assert not writer.prefers_whole
+        assert writer.keeps_distance == written
     path = tmp_path / "out/a_instances.tif"
     assert path.exists() == written
     if written:
@@ -275,7 +276,6 @@ def test_prediction_writer_writes_dicom_segmentations(tmp_path):
 def streaming_predictor(**changes):
     predictor = predictor_of(0, 255)
     predictor.tuning = SimpleNamespace(rule=SimpleNamespace(cleans=False))
-    predictor.separates = False
     for name, value in changes.items():
         setattr(predictor, name, value)
     return predictor
@@ -297,9 +297,9 @@ def test_outputs_of_a_former_call_do_not_stay_beside_a_streamed_mask(suffix, tmp
     with PredictionWriter.open(config, predictor, inputs, {"weights": 2}) as writer:
         written = writer.write_streamed(inputs[0], streamed(inputs[0], [2, 1]))
     assert written.path == out / "a.tif"
-    assert written.lacks_instances
     assert written.cut_parts == 3
-    assert [path.name for path in out.iterdir() if path.name[0] != "."] == ["a.tif"]
+    names = [path.name for path in out.iterdir() if path.name[0] != "."]
+    assert sorted(names) == ["a.tif", "a_instances.tif"]
     with PredictionWriter.open(OutputConfig(folder=out), predictor, inputs, {"weights": 2}) as one:
         assert one.is_done(inputs[0])
         assert one.mask_path(inputs[0]) == out / "a.tif"
