@@ -54,7 +54,7 @@ def serve(
         max_megapixels: Largest TIFF, NumPy or .nii image in millions of pixels; of other formats
             an eighth.
         max_seconds: Longest time that a request waits for its result.
-        max_queue: Largest number of images that wait or are processed.
+        max_queue: Largest number of images that are received, wait or are processed.
         device: Device: auto, cpu, cuda or mps.
         backend: torch, compile, onnx, openvino, openvino-int8, or auto for the fastest.
         settings: Prediction setting as key=value, e.g. predict.tta=all_8 (repeatable).

@@ -20,17 +20,14 @@ from ushape.serving.metrics import Metrics
 from ushape.serving.outputs import Answer, Form
 from ushape.serving.page import content_policy, render_page
 from ushape.serving.parts import Service, while_connected
-from ushape.serving.safety import (
-    App,
-    Message,
-    Receive,
-    Refusal,
-    Scope,
-    Send,
-)
+from ushape.serving.refusals import Refusal
+from ushape.serving.safety import App, Message, Receive, Scope, Send
 
 OPEN_PATHS = frozenset({"/", "/openapi.json", "/health", "/v2/health/live", "/v2/health/ready"})
 """Paths that need no token: they tell nothing about the model."""
+
+VITAL_PATHS = frozenset({"/health", "/metrics", "/v2/health/live", "/v2/health/ready"})
+"""Paths that are answered quickly, and also if too many requests are in progress."""
 
 FORM_BODY = {
     "required": True,

@@ -13,15 +13,13 @@ from typing import Any, Literal
 
 from ushape.serving.limits import JOB_S, KEPT_S, Limits
 from ushape.serving.outputs import Answer, Form, Outputs, pack
-from ushape.serving.safety import RETRY_AFTER, Refusal, log_unknown, refusal_of
-from ushape.serving.scheduler import Cancelled, Scheduler, Task
+from ushape.serving.refusals import Refusal, log_failure, refusal_of
+from ushape.serving.reservations import DiskBudget, Reservation
+from ushape.serving.scheduler import Cancelled, Places, Scheduler, Task
 from ushape.serving.uploads import Upload, check_header, receive_images
 
 KEPT_JOBS = 2
 """Largest number of jobs that no request waits for, as a multiple of the length of the queue."""
-
-SPARE_BYTES = 1 << 28
-"""Space on the disk that is left free."""
 
 State = Literal["queued", "running", "done", "failed"]
 
@@ -34,6 +32,7 @@ class Job:
     form: Form
     uploads: Sequence[Upload]
     tasks: Sequence[Task]
+    reservation: Reservation
     id: str = field(default_factory=partial(secrets.token_urlsafe, 16))
     answer: Answer | None = None
     refusal: Refusal | None = None
@@ -89,6 +88,7 @@ class Jobs:
     def __init__(self, folder: Path, outputs: Outputs, scheduler: Scheduler, limits: Limits):
         self.folder, self.outputs = folder, outputs
         self.scheduler, self.limits = scheduler, limits
+        self.disk = DiskBudget(folder)
         self.kept: dict[str, Job] = {}
         """Jobs that no request waits for, by their id."""
         self._running: set[asyncio.Task[None]] = set()
@@ -110,17 +110,18 @@ class Jobs:
             Refusal: if the queue or the disk is full, or the images are not acceptable.
             DataError: if an image is damaged.
         """
-        if self.scheduler.is_full:
-            raise _busy(429, "queue_full", "The queue is full.")
-        if shutil.disk_usage(self.folder).free < 3 * length + SPARE_BYTES:
-            raise _busy(503, "disk_full", "The disk of the server has too little space.")
+        reservation = Reservation(Places(self.scheduler), self.disk)
         own = self.folder / secrets.token_hex(8)
-        own.mkdir()
         try:
-            uploads = await receive_images(chunks, content_type, own)
+            reservation.begin(length)
+            own.mkdir()
+            uploads = await receive_images(
+                reservation.count(chunks), content_type, own, reservation.places.require
+            )
             sizes = [await asyncio.to_thread(self._check, one) for one in uploads]
         except BaseException:
             shutil.rmtree(own, ignore_errors=True)
+            reservation.release()
             raise
         tasks = [
             Task(
@@ -131,7 +132,7 @@ class Jobs:
             )
             for one, pixels in zip(uploads, sizes, strict=True)
         ]
-        return Job(own, form, uploads, tasks)
+        return Job(own, form, uploads, tasks, reservation)
 
     def _check(self, upload: Upload) -> int:
         """Return the number of pixels of an image, if it is acceptable."""
@@ -146,7 +147,7 @@ class Jobs:
             Refusal: if the queue is full.
         """
         try:
-            self.scheduler.submit(job.tasks)
+            job.reservation.places.submit(job.tasks)
         except Refusal:
             self.remove(job)
             raise
@@ -247,6 +248,7 @@ class Jobs:
         if job.expiry is not None:
             job.expiry.cancel()
         shutil.rmtree(job.folder, ignore_errors=True)
+        job.reservation.release()
 
     async def _run(self, job: Job) -> None:
         futures = [asyncio.wrap_future(task.future) for task in job.tasks]
@@ -262,11 +264,8 @@ class Jobs:
         except (Cancelled, asyncio.CancelledError):
             job.refusal = Refusal(503, "cancelled", "The prediction was stopped.", "Repeat it.")
         except Exception as error:
-            log_unknown(error)
+            log_failure(error)
             job.refusal = refusal_of(error)
+        job.reservation.release()  # The files of the answer are complete.
         for upload in job.uploads:
             upload.path.unlink(missing_ok=True)
-
-
-def _busy(status: int, code: str, message: str) -> Refusal:
-    return Refusal(status, code, message, "Try again in a few seconds.", [RETRY_AFTER])

@@ -17,7 +17,7 @@ from ushape._version import __version__
 from ushape.inference.predictor import Predictor
 from ushape.serving.limits import ARRAY_BYTES
 from ushape.serving.memory import needed_bytes
-from ushape.serving.safety import Refusal
+from ushape.serving.refusals import Refusal
 from ushape.types import Prediction
 
 HEADER_LENGTH = "inference-header-content-length"

@@ -12,8 +12,8 @@ from ushape.errors import UshapeError
 from ushape.serving import kserve
 from ushape.serving.limits import ARRAY_BYTES
 from ushape.serving.parts import Service, while_connected
-from ushape.serving.safety import Refusal, refusal_of
-from ushape.serving.scheduler import Task
+from ushape.serving.refusals import Refusal, refusal_of
+from ushape.serving.scheduler import Places, Task
 
 
 def add_kserve(app: FastAPI, service: Service) -> None:
@@ -65,13 +65,22 @@ def add_kserve(app: FastAPI, service: Service) -> None:
 async def _infer(request: Request, service: Service) -> Response:
     length = request.headers.get(kserve.HEADER_LENGTH, "")
     stated = request.headers.get("content-length", "")
-    with service.arrays.reserved(kserve.received_bytes(stated, length)):
-        body = await _read_body(request)
-        wanted = await asyncio.to_thread(
-            kserve.parse_request, body, length, service.predictor, service.limits.max_unpacked_px
-        )
-        with service.arrays.reserved(wanted.needed_bytes(service.predictor)):
-            return await _answer(request, service, wanted)
+    places = Places(service.scheduler)
+    try:
+        places.require(1)
+        with service.arrays.reserved(kserve.received_bytes(stated, length)):
+            body = await _read_body(request)
+            wanted = await asyncio.to_thread(
+                kserve.parse_request,
+                body,
+                length,
+                service.predictor,
+                service.limits.max_unpacked_px,
+            )
+            with service.arrays.reserved(wanted.needed_bytes(service.predictor)):
+                return await _answer(request, service, wanted, places)
+    finally:
+        places.release()
 
 
 async def _read_body(request: Request) -> bytes:
@@ -94,7 +103,9 @@ async def _read_body(request: Request) -> bytes:
     return b"".join(parts)
 
 
-async def _answer(request: Request, service: Service, wanted: kserve.InferRequest) -> Response:
+async def _answer(
+    request: Request, service: Service, wanted: kserve.InferRequest, places: Places
+) -> Response:
     """Predict the images of a request."""
     predictor = service.predictor
     pixels = wanted.images[0, 0].size
@@ -102,7 +113,7 @@ async def _answer(request: Request, service: Service, wanted: kserve.InferReques
         Task(partial(predictor.preprocess_array, image), lambda prediction: prediction, pixels)
         for image in wanted.images
     ]
-    service.scheduler.submit(tasks)
+    places.submit(tasks)
     try:
         together = asyncio.gather(*(asyncio.wrap_future(task.future) for task in tasks))
         waiting = asyncio.wait_for(together, service.limits.wait_s)

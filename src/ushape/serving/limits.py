@@ -42,7 +42,7 @@ class Limits:
     """Longest time that a request waits for its prediction."""
 
     queue: int = 64
-    """Largest number of images that wait or are processed."""
+    """Largest number of images that are received, wait or are processed."""
 
     def __post_init__(self) -> None:
         for name, value, low in (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ushape.inference.predictor import MAX_SHARE, Predictor
 from ushape.planning.hardware import inspect_machine
-from ushape.serving.safety import RETRY_AFTER, Refusal
+from ushape.serving.refusals import RETRY_AFTER, Refusal
 
 
 def needed_bytes(predictor: Predictor, pixels: int) -> int:

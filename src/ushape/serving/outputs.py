@@ -21,7 +21,7 @@ from ushape.inference.predictor import (
 )
 from ushape.inference.streaming import StreamedImage, StreamedPrediction
 from ushape.serving.memory import memory_limit_bytes, needed_bytes
-from ushape.serving.safety import Refusal
+from ushape.serving.refusals import Refusal
 from ushape.serving.uploads import Upload
 from ushape.types import Case, Prediction
 

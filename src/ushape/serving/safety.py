@@ -1,20 +1,17 @@
-"""Protection of a server: who may send requests, how much, how slowly, and what errors reveal."""
+"""Protection of a server: who may send requests, how much, and how slowly."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
 import json
-import logging
-import re
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ushape.errors import ConfigError, DataError, MissingPackageError, PlanError, UshapeError
+from ushape.serving.refusals import RETRY_AFTER, Refusal, log_failure, refusal_of
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -34,15 +31,18 @@ WINDOW_S = 5.0
 MIN_WINDOW_BYTES = 5000
 """Bytes that must arrive in this time."""
 
+RECEIVE_S = 60.0
+"""Time that the body of every request may take."""
+
+RECEIVE_RATE = 100_000.0
+"""Bytes for which a body may take one second more."""
+
 DRAIN_S = 2.0
 """Time for which the body of a refused request is read and dropped, so that clients that send all
 of it before they read see the answer."""
 
 DRAIN_BYTES = 1 << 26
 """Bytes of such a body that are read at most."""
-
-RETRY_AFTER = ("Retry-After", "5")
-"""Header of answers to requests that may be repeated in a few seconds."""
 
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -51,73 +51,6 @@ HEADERS = (
     (b"referrer-policy", b"no-referrer"),
 )
 """Headers of all answers that do not set them."""
-
-ABSOLUTE_PATH = re.compile(r"(?<![\w/.])(?:[A-Za-z]:[\\/]|/(?=[^\s/]+/))[^\s:,;'\"()]*[\\/]")
-"""Folder of an absolute path, up to the last separator."""
-
-STATUS_OF_CODE = {"image_too_large": 413, "unknown_format": 415, "output_exists": 409}
-"""HTTP status of errors whose code tells more than their class."""
-
-logger = logging.getLogger("ushape.serving")
-
-
-class Refusal(Exception):
-    """A request is answered with an error.
-
-    Args:
-        status: HTTP status, 400 to 599.
-        code: Stable name of this kind of error in snake_case.
-        message: What is wrong.
-        hint: What to do next; empty if nothing can be advised.
-        headers: Further headers of the answer.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        hint: str = "",
-        headers: Sequence[tuple[str, str]] = (),
-    ):
-        super().__init__(message)
-        self.status, self.code, self.message, self.hint = status, code, message, hint
-        self.headers = dict(headers)
-        self.extra: dict[str, str] = {}
-        """Further entries of the answer."""
-
-    @property
-    def body(self) -> dict[str, str]:
-        """Content of the answer."""
-        return {"code": self.code, "message": self.message, "hint": self.hint, **self.extra}
-
-
-def refusal_of(error: Exception) -> Refusal:
-    """Return the answer to a request that failed; unknown errors are not described."""
-    if isinstance(error, Refusal):
-        return error
-    if not isinstance(error, UshapeError):
-        return Refusal(
-            500, "internal_error", "The server failed.", "Its log on standard error says why."
-        )
-    status = STATUS_OF_CODE.get(error.code, 500)
-    if status == 500 and isinstance(error, (DataError, ConfigError, PlanError)):
-        status = 400 if isinstance(error, ConfigError) else 422
-    if isinstance(error, MissingPackageError):
-        status = 415
-    return Refusal(status, error.code, without_folders(error.message), without_folders(error.hint))
-
-
-def log_unknown(error: Exception) -> None:
-    """Log an error that is not described in the answer, with its traceback."""
-    if not isinstance(error, (Refusal, UshapeError)):
-        logger.error("A request failed.", exc_info=error)
-
-
-def without_folders(text: str) -> str:
-    """Return a text in which absolute paths are replaced by their last part."""
-    text = text.replace(tempfile.gettempdir(), "/tmp")  # It may contain spaces.
-    return ABSOLUTE_PATH.sub("", text)
 
 
 @dataclass
@@ -160,6 +93,9 @@ class Guard:
     open_paths: frozenset[str] = frozenset()
     """Paths that need no token."""
 
+    vital_paths: frozenset[str] = frozenset()
+    """Paths that are answered even if too many requests are in progress."""
+
     max_body_bytes: int = 1 << 20
     max_active: int = 256
     """Number of requests that may be in progress."""
@@ -177,7 +113,7 @@ class Guard:
         except Disconnected:
             pass
         except Exception as error:
-            log_unknown(error)
+            log_failure(error)
             if answer.has_started:
                 raise  # The connection is closed, since the answer may be incomplete.
             await _refuse(refusal_of(error), body, answer, b"expect" in headers)
@@ -186,7 +122,8 @@ class Guard:
 
     def _check(self, path: str, headers: Mapping[bytes, str]) -> None:
         """Raise Refusal unless the request may be processed."""
-        if self.gate.is_closed or self.gate.active > self.max_active:
+        is_crowded = self.gate.active > self.max_active and path not in self.vital_paths
+        if self.gate.is_closed or is_crowded:
             what = "is being stopped" if self.gate.is_closed else "has too many requests"
             raise Refusal(
                 503, "unavailable", f"The server {what}.", "Try again later.", [RETRY_AFTER]
@@ -246,6 +183,9 @@ class _Body:
     max_bytes: int
     count: int = 0
     is_complete: bool = False
+    total_s: float = 0.0
+    """Time of waiting for the sender."""
+
     waited_s: float = 0.0
     in_window: int = 0
 
@@ -264,14 +204,23 @@ class _Body:
         self.is_complete = not message.get("more_body", False)
         self.count += size
         self.in_window += size
-        self.waited_s += time.monotonic() - started
+        waited_s = time.monotonic() - started
+        self.waited_s += waited_s
+        self.total_s += waited_s
         if self.count > self.max_bytes:
             raise _too_large(self.max_bytes)
-        if self.waited_s >= WINDOW_S and not self.is_complete:
-            if self.in_window < MIN_WINDOW_BYTES:
-                raise Refusal(408, "too_slow", "The body of the request arrives too slowly.")
-            self.waited_s, self.in_window = 0.0, 0
+        if not self.is_complete:
+            self._check_speed()
         return message
+
+    def _check_speed(self) -> None:
+        """Raise Refusal if the sender is too slow, at present or on the whole."""
+        if self.total_s > RECEIVE_S + self.count / RECEIVE_RATE:
+            raise _too_slow()
+        if self.waited_s >= WINDOW_S:
+            if self.in_window < MIN_WINDOW_BYTES:
+                raise _too_slow()
+            self.waited_s, self.in_window = 0.0, 0
 
 
 @dataclass
@@ -300,6 +249,16 @@ def _too_large(max_bytes: int) -> Refusal:
         "body_too_large",
         f"The request has more than {max_bytes} bytes, the limit of this server.",
         "Send fewer or smaller images at a time, or ask its operator for a higher limit.",
+    )
+
+
+def _too_slow() -> Refusal:
+    return Refusal(
+        408,
+        "too_slow",
+        "The body of the request arrives too slowly.",
+        f"It may take {RECEIVE_S:g} seconds, and one more for every {RECEIVE_RATE / 1000:g} kB. "
+        "Send fewer or smaller images at a time, or use a faster connection.",
     )
 
 

@@ -16,7 +16,7 @@ from ushape.inference.predictor import Predictor, PreparedImage
 from ushape.inference.prefetch import AHEAD_PX
 from ushape.inference.sliding_window import BATCH_PX
 from ushape.inference.streaming import StreamedImage, StreamedPrediction
-from ushape.serving.safety import RETRY_AFTER, Refusal
+from ushape.serving.refusals import RETRY_AFTER, Refusal
 from ushape.types import Prediction
 
 WRITERS = 2
@@ -82,6 +82,7 @@ class Scheduler:
         self._small: deque[tuple[Task, PreparedImage]] = deque()
         self._large: deque[tuple[Task, StreamedImage]] = deque()
         self._room_px = AHEAD_PX
+        self._reserved = 0
         self._is_closed = False
         self._writers = ThreadPoolExecutor(WRITERS, "serve-write")
         self._threads = [
@@ -96,36 +97,59 @@ class Scheduler:
         """Number of tasks that wait or are processed."""
         return len(self._open)
 
-    @property
-    def is_full(self) -> bool:
-        return self.open_tasks >= self.max_tasks
+    def reserve(self, places: int, held: int = 0) -> None:
+        """Reserve places in the queue for images that are not received yet.
 
-    def submit(self, tasks: Sequence[Task]) -> None:
-        """Add tasks to the queue, all or none.
+        Args:
+            places: Number of places that the request needs in all.
+            held: Number of places that were reserved for it before.
 
         Raises:
-            Refusal: if the queue is full, or shorter than the number of tasks.
+            Refusal: if the queue is full, or has fewer places in all.
         """
-        if len(tasks) > self.max_tasks:
-            raise Refusal(
-                413,
-                "too_many_images",
-                f"The request has {len(tasks)} images, but the queue of this server has only "
-                f"{self.max_tasks} places.",
-                f"Send at most {self.max_tasks} images in a request.",
-            )
         with self._changed:
-            if self.open_tasks + len(tasks) > self.max_tasks:
-                raise Refusal(
-                    429,
-                    "queue_full",
-                    f"The queue is full: it has {self.open_tasks} of {self.max_tasks} images.",
-                    "Try again in a few seconds.",
-                    [RETRY_AFTER],
-                )
+            self._require_places(places, held)
+            self._reserved += places - held
+
+    def release(self, places: int) -> None:
+        """Return reserved places."""
+        with self._changed:
+            self._reserved -= places
+
+    def submit(self, tasks: Sequence[Task], held: int = 0) -> None:
+        """Add tasks to the queue, all or none.
+
+        Args:
+            held: Number of places that were reserved for the tasks; they are returned.
+
+        Raises:
+            Refusal: if the queue is full, or has fewer places in all.
+        """
+        with self._changed:
+            self._require_places(len(tasks), held)
+            self._reserved -= held
             self._open.update(tasks)
             self._waiting.extend(tasks)
             self._changed.notify_all()
+
+    def _require_places(self, places: int, held: int) -> None:
+        if places > self.max_tasks:
+            raise Refusal(
+                413,
+                "too_many_images",
+                f"The request has {places} images or more, but the queue of this server has only "
+                f"{self.max_tasks} places.",
+                f"Send at most {self.max_tasks} images in a request.",
+            )
+        taken = self.open_tasks + self._reserved - held
+        if taken + places > self.max_tasks:
+            raise Refusal(
+                429,
+                "queue_full",
+                f"The queue is full: {taken} of {self.max_tasks} places are taken.",
+                "Try again in a few seconds.",
+                [RETRY_AFTER],
+            )
 
     def close(self) -> None:
         """Cancel all tasks and end the threads."""
@@ -252,6 +276,38 @@ class Scheduler:
             task.future.set_exception(error)
         else:
             task.future.set_result(result)
+
+
+@dataclass(eq=False)
+class Places:
+    """Places in the queue that one request holds until its tasks are submitted."""
+
+    scheduler: Scheduler
+    count: int = field(default=0, init=False)
+
+    def require(self, count: int) -> None:
+        """Hold at least so many places.
+
+        Raises:
+            Refusal: if the queue is full, or has fewer places in all.
+        """
+        if count > self.count:
+            self.scheduler.reserve(count, self.count)
+            self.count = count
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Add tasks to the queue in these places, all or none.
+
+        Raises:
+            Refusal: if there are more tasks than places, and the queue is full.
+        """
+        self.scheduler.submit(tasks, self.count)
+        self.count = 0
+
+    def release(self) -> None:
+        """Return the places that were not used."""
+        self.scheduler.release(self.count)
+        self.count = 0
 
 
 def _room_of(task: Task) -> int:

@@ -20,7 +20,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ushape.errors import ConfigError, check_range
-from ushape.serving.safety import MAX_HEADER_BYTES, App, Gate, Refusal
+from ushape.serving.refusals import Refusal
+from ushape.serving.safety import MAX_HEADER_BYTES, App, Gate
 
 HEADER_TIMEOUT_S = 8.0
 """Time in which the headers of a request must arrive."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ushape.errors import DataError
 from ushape.inference.predictor import Predictor
-from ushape.serving.app import OPEN_PATHS, Measured, build_app
+from ushape.serving.app import OPEN_PATHS, VITAL_PATHS, Measured, build_app
 from ushape.serving.jobs import Jobs
 from ushape.serving.limits import STOP_S, Limits
 from ushape.serving.memory import MemoryBudget, memory_limit_bytes
@@ -88,6 +88,7 @@ def opened(
             hosts=hosts,
             token=token,
             open_paths=OPEN_PATHS,
+            vital_paths=VITAL_PATHS,
             max_body_bytes=limits.max_bytes,
         )
         try:

@@ -10,7 +10,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from ushape.io import dicom
 from ushape.io.files import read_head
 from ushape.io.lock import LOCK_FILE, locked
 from ushape.serving.limits import Limits
-from ushape.serving.safety import Refusal
+from ushape.serving.refusals import Refusal
 
 PREFIX = "ushape-serve-"
 """Beginning of the names of the folders of servers in the system's folder for temporary files."""
@@ -89,7 +89,10 @@ def _is_private(folder: Path) -> bool:
 
 
 async def receive_images(
-    chunks: AsyncIterator[bytes], content_type: str, folder: Path
+    chunks: AsyncIterator[bytes],
+    content_type: str,
+    folder: Path,
+    on_image: Callable[[int], object] = lambda number: None,
 ) -> list[Upload]:
     """Write the images of a form, as they arrive, into folders of their own.
 
@@ -97,6 +100,8 @@ async def receive_images(
         chunks: Parts of the body of the request.
         content_type: Header Content-Type of the request.
         folder: Existing empty folder.
+        on_image: Function that receives the number of each image, from 1 on, before its content
+            is received.
 
     Raises:
         Refusal: if the body is not a form with one or more files in the field `image`.
@@ -109,7 +114,7 @@ async def receive_images(
             "The request is not a form (multipart/form-data).",
             f"Send each image as a file in the field {FIELD}: curl -F {FIELD}=@FILE URL",
         )
-    form = _Form(folder)
+    form = _Form(folder, on_image)
     try:
         parser = MultipartParser(
             options[b"boundary"],
@@ -210,6 +215,7 @@ class _Form:
     """State of a form while it is parsed. The parser calls the methods; `write` empties it."""
 
     folder: Path
+    on_image: Callable[[int], object]
     names: list[str] = field(default_factory=list)
     is_complete: bool = False
     waiting_bytes: int = 0
@@ -250,6 +256,7 @@ class _Form:
                 f"The form has more than {MAX_IMAGES} images.",
                 "Send them in several requests.",
             )
+        self.on_image(len(self.names) + 1)
         self.names.append(options[b"filename"].decode("utf-8", "replace"))
 
     def add_data(self, data: bytes, start: int, end: int) -> None:

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from starlette.exceptions import HTTPException
 
 from ushape.errors import DataError, UshapeError, explained, plain_finding
-from ushape.serving.safety import Gate, Guard, Refusal
+from ushape.serving.refusals import Refusal
+from ushape.serving.safety import Gate, Guard
 from ushape.studio.access import Access
 from ushape.studio.annotations import Annotation, Change, StaleRevisionError
 from ushape.studio.classes import restore_classes

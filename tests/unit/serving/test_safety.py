@@ -1,11 +1,14 @@
 import asyncio
+import errno
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from ushape.errors import ConfigError, DataError, MissingPackageError, RunError
 from ushape.serving import safety
-from ushape.serving.safety import Disconnected, Gate, Guard, Refusal, refusal_of, without_folders
+from ushape.serving.refusals import Refusal, refusal_of, without_folders
+from ushape.serving.safety import Disconnected, Gate, Guard
 
 
 async def reading_app(scope, receive, send):
@@ -147,6 +150,46 @@ def test_fast_but_long_body_is_accepted(monkeypatch):
     assert ask(Sender(*[chunk] * 10, pause_s=0.01))[0] == 200
 
 
+class Line:
+    """A client that sends chunks of one size; each takes some seconds of a clock."""
+
+    def __init__(self, monkeypatch, chunk_bytes, chunk_s, count):
+        self.chunk_bytes, self.chunk_s, self.count = chunk_bytes, chunk_s, count
+        self.now_s, self.sent = 0.0, 0
+        monkeypatch.setattr(safety, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+
+    async def __call__(self):
+        self.now_s += self.chunk_s
+        self.sent += 1
+        more = self.sent < self.count
+        return {"type": "http.request", "body": bytes(self.chunk_bytes), "more_body": more}
+
+
+@pytest.mark.parametrize(
+    ("chunk_bytes", "sent"),
+    [
+        # After n chunks of 5 s, 5 n > 60 + n * chunk_bytes / 100,000.
+        (5_500, 13),  # 1.1 kB/s: n > 60 / 4.945 = 12.1.
+        (50_000, 14),  # 10 kB/s: n > 60 / 4.5 = 13.3.
+        (250_000, 25),  # 50 kB/s: n > 60 / 2.5 = 24.
+    ],
+)
+def test_time_of_a_body_is_limited_by_its_size(monkeypatch, chunk_bytes, sent):
+    line = Line(monkeypatch, chunk_bytes, 5.0, count=1000)
+    assert code_of(ask(line, max_body_bytes=10**9)) == (408, "too_slow")
+    assert line.sent == sent
+
+
+def test_slow_line_has_the_time_that_it_needs(monkeypatch):
+    """A gigabyte at 100 kB/s takes three hours; small bodies may come as slowly as 1 kB/s."""
+    gigabyte = Line(monkeypatch, 10**6, 10.0, count=1000)
+    assert ask(gigabyte, max_body_bytes=10**9)[0] == 200
+    small = Line(monkeypatch, 5_500, 5.0, count=12)
+    assert ask(small)[0] == 200
+    late = Line(monkeypatch, 5_500, 5.0, count=13)  # Too late, but complete.
+    assert ask(late)[0] == 200
+
+
 def test_rest_of_a_refused_body_is_read_and_dropped():
     sender = Sender(*[b"x" * 100] * 50)
     assert ask(sender, headers={"host": "evil.example"})[0] == 421
@@ -166,6 +209,9 @@ def test_closed_gate_and_too_many_requests_are_refused():
     assert (status, json.loads(content)["code"]) == (503, "unavailable")
     assert b"retry-after" in headers
     assert ask(gate=Gate(active=2), max_active=2)[0] == 503
+    vital = frozenset({"/health"})
+    assert ask(gate=Gate(active=2), max_active=2, path="/health", vital_paths=vital)[0] == 200
+    assert ask(gate=gate, path="/health", vital_paths=vital)[0] == 503
     assert not Gate(is_busy=lambda: True).is_idle
 
 
@@ -195,6 +241,30 @@ def test_unknown_error_is_logged_but_not_described(caplog):
 )
 def test_status_follows_from_the_error(error, status):
     assert refusal_of(error).status == status
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_is_recognized_behind_other_errors(number):
+    full = OSError(number, "Full", "/srv/x")
+    for error in (full, caused(full, from_it=True), caused(full, from_it=False)):
+        found = refusal_of(error)
+        assert (found.status, found.code) == (503, "disk_full")
+        assert "Retry-After" in found.headers
+        assert "/srv" not in found.message + found.hint
+    other = OSError(errno.EACCES, "No", "/srv/x")
+    assert refusal_of(other).status == 500
+    assert refusal_of(caused(other, from_it=False)).code == "damaged_file"
+
+
+def caused(error, *, from_it):
+    """Return the error that a reader raises because of another one."""
+    try:
+        try:
+            raise error
+        except OSError as cause:
+            raise DataError("Bad.", code="damaged_file") from (cause if from_it else None)
+    except DataError as found:
+        return found
 
 
 def test_answers_name_no_folders():

@@ -7,7 +7,7 @@ import pytest
 
 from ushape.errors import DataError
 from ushape.inference.streaming import StreamedImage, StreamedPrediction
-from ushape.serving.safety import Refusal
+from ushape.serving.refusals import Refusal
 from ushape.serving.scheduler import Cancelled, Scheduler, Task
 
 
@@ -134,7 +134,21 @@ def test_full_queue_takes_all_tasks_or_none(scheduler, fake):
     assert refusal.value.status == 429
     assert scheduler.open_tasks == 1
     scheduler.submit([task(str(number)) for number in range(7)])
-    assert scheduler.is_full
+    with pytest.raises(Refusal):
+        scheduler.reserve(1)
+
+
+def test_reserved_places_are_for_their_tasks_only(scheduler, fake):
+    hold(scheduler, fake)
+    scheduler.reserve(6)
+    with pytest.raises(Refusal) as refusal:
+        scheduler.submit([task("a"), task("b")])
+    assert refusal.value.code == "queue_full"
+    scheduler.submit([task(str(number)) for number in range(3)], held=3)
+    scheduler.release(3)
+    scheduler.submit([task(str(number)) for number in range(4)])
+    with pytest.raises(Refusal):
+        scheduler.submit([task("c")])
 
 
 def test_more_images_than_places_are_never_asked_to_come_again(scheduler):

@@ -11,7 +11,7 @@ import pytest
 import hostile
 from ushape.io.lock import LOCK_FILE, locked
 from ushape.serving.limits import Limits
-from ushape.serving.safety import Refusal
+from ushape.serving.refusals import Refusal
 from ushape.serving.uploads import (
     PREFIX,
     check_header,
