@@ -7,13 +7,14 @@ import os
 import threading
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ushape import io
 from ushape.data.inputs import MAX_STACKS, Input
+from ushape.data.layouts.listing import ANNOTATIONS
 from ushape.data.layouts.table import TABLES
 from ushape.errors import DataError
 from ushape.io.remote import TRANSFERS, RemoteFile, RemoteFolder, name_error, require_space
@@ -23,13 +24,23 @@ WHOLE_BYTES = 1 << 28
 """Size of all images up to which they are copied before the first one is read."""
 
 AHEAD = 32
-"""Largest number of files that are copied before they are needed."""
+"""Largest number of images that are copied before they are needed."""
 
 AHEAD_BYTES = 1 << 30
-"""Size of these files after which no further one is copied."""
+"""Size of these images after which no further one is copied."""
 
 READ_WHEN_LISTED = (".dcm", "", ".nii", ".nii.gz")
 """Suffixes of images whose content decides how they are listed."""
+
+DESCRIPTIONS = (*ANNOTATIONS, *TABLES, ".xml", ".yaml", ".yml")
+"""Suffixes of other files whose content decides it, because they tell which images are masks."""
+
+HEADERS = (".mhd", ".vms", ".vmu")
+"""Suffixes of images that name other files of their folder."""
+
+DATA_OF_HEADERS = {".raw": ".mhd", ".zraw": ".mhd"}
+"""Suffixes of files that usually have the name of the header that they belong to, and its suffix.
+"""
 
 
 @dataclass(frozen=True)
@@ -139,20 +150,36 @@ class RemoteImages:
         Raises:
             RunError: if they do not fit on the disk.
         """
-        sizes = {path: source.file.size or 0 for path, source in self._sources.items()}
-        images = [path for path in sizes if io.suffix_of(path) in io.READERS]
-        is_small = sum(sizes.values()) <= WHOLE_BYTES or len(images) <= MAX_STACKS
+        self._join_companions()
+        headers = {unit.parent for unit in self._members if io.suffix_of(unit) in HEADERS}
+        listed = [
+            unit
+            for unit in self._members
+            if _is_read_when_listed(unit) or (not _is_image(unit) and unit.parent in headers)
+        ]
+        images = [unit for unit in self._members if _is_image(unit)]
+        needed = dict.fromkeys((*listed, *images))
+        is_small = sum(map(self._size_of, needed)) <= WHOLE_BYTES or len(images) <= MAX_STACKS
         self._keeps_all = whole or is_small
-        chosen = list(sizes) if self._keeps_all else [p for p in sizes if _is_read_when_listed(p)]
+        chosen = list(needed) if self._keeps_all else listed
         require_space(
             self._work,
-            sum(sizes[path] for path in chosen),
+            sum(map(self._size_of, chosen)),
             "The copy of the images that are read together",
             "Set TMPDIR to a folder on a larger disk, or predict fewer images.",
         )
-        for path, error in zip(chosen, self._pool.map(self._try_copy, chosen), strict=True):
+        units = {path: unit for unit in chosen for path in self._members[unit]}
+        for path, error in zip(units, self._pool.map(self._try_copy, units), strict=True):
             if error is not None:  # It is raised when the image is fetched.
-                self._failed[_unit_of(path)] = error
+                self._failed[units[path]] = error
+
+    def _join_companions(self) -> None:
+        """Let files that are read with an image, such as the .raw of a .mhd, be parts of it."""
+        by_name = {str(unit).lower(): unit for unit in self._members}
+        for unit in list(self._members):
+            owner = next(filter(None, map(by_name.get, _names_of_owners(unit))), None)
+            if owner is not None:
+                self._members[owner] += self._members.pop(unit)
 
     def read(self, path: Path) -> Pixels:
         """Return `io.read` of an image, after its content was copied."""
@@ -246,8 +273,8 @@ class RemoteImages:
             return None
         members = [self._sources[path] for unit in units for path in self._members[unit]]
         versions = [f"{one.address} {one.file.size} {one.file.version}" for one in members]
-        addresses = [one.address for one in members[:: max(1, len(members) // len(units))]]
-        return "\n".join(addresses[: len(units)]), f"{zlib.crc32(repr(versions).encode()):08x}"
+        addresses = [self._sources[self._members[unit][0]].address for unit in units]
+        return "\n".join(addresses), f"{zlib.crc32(repr(versions).encode()):08x}"
 
 
 def _unit_of(path: Path) -> Path:
@@ -264,9 +291,22 @@ def _unusable(name: str) -> DataError:
     )
 
 
-def _is_read_when_listed(path: Path) -> bool:
-    suffix = io.suffix_of(path)
-    return suffix not in io.READERS or suffix in READ_WHEN_LISTED or path.stem.endswith("_seg")
+def _is_image(unit: Path) -> bool:
+    return io.suffix_of(unit) in io.READERS
+
+
+def _is_read_when_listed(unit: Path) -> bool:
+    suffix = io.suffix_of(unit)
+    return suffix in (*READ_WHEN_LISTED, *DESCRIPTIONS) or unit.stem.endswith("_seg")
+
+
+def _names_of_owners(unit: Path) -> Iterator[str]:
+    """Yield the paths, in lower case, of images that a file may be a part of."""
+    if not _is_image(unit):
+        if header := DATA_OF_HEADERS.get(unit.suffix.lower()):
+            yield str(unit.with_suffix(header)).lower()
+        # The folder of a slide in the format MRXS has its name.
+        yield from (f"{folder}.mrxs".lower() for folder in unit.parents)
 
 
 def _without_pattern(url: str) -> tuple[str, str]:

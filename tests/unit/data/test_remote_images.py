@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import fsspec
@@ -6,6 +7,7 @@ import pytest
 from PIL import Image
 
 from codes import raises_code
+from ushape import io
 from ushape.data import remote_images
 from ushape.data.inputs import find_inputs
 from ushape.data.remote_images import RemoteImages
@@ -65,6 +67,73 @@ def test_copies_ahead_are_limited(memory, images, monkeypatch):
     copied = [one for one in inputs if one.case.image.stat().st_mtime_ns]
     assert inputs[0] in copied
     assert len(copied) <= 4  # The first image was also read for its channels.
+
+
+def write_zarr(files, name, value):
+    """Write an OME-Zarr 0.4 image of 8 x 8 pixels in four chunks, some of which have no suffix."""
+    layout = {"zarr_format": 2, "shape": [8, 8], "chunks": [4, 4], "dtype": "|u1", "order": "C"}
+    layout |= {"compressor": None, "filters": None, "fill_value": 0, "dimension_separator": "/"}
+    levels = {"version": "0.4", "datasets": [{"path": "0"}], "axes": [{"name": "y"}, {"name": "x"}]}
+    chunks = {f"0/{y}/{x}": bytes([value]) * 16 for y in range(2) for x in range(2)}
+    texts = {".zgroup": {"zarr_format": 2}, ".zattrs": {"multiscales": [levels]}}
+    texts["0/.zarray"] = layout
+    contents = {**chunks, **{name: json.dumps(text).encode() for name, text in texts.items()}}
+    files.pipe({f"{name}/{path}": content for path, content in contents.items()})
+
+
+def copied_below(folder):
+    """Return the names of files whose content was copied; others have the time 0."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime_ns)
+    return {path.relative_to(folder).as_posix() for path in found}
+
+
+def test_images_of_several_files_are_copied_when_they_are_fetched(memory, images, monkeypatch):
+    monkeypatch.setattr(remote_images, "AHEAD", 3)
+    for number in range(30):
+        write_zarr(memory, f"/bucket/zarr/{number:02}.ome.zarr", number + 1)
+    folder = images.add("memory://bucket/zarr")
+    inputs = listed(images, folder)
+    assert len(inputs) == 30
+    assert copied_below(folder) == set()
+    images.expect(inputs)
+    for number, one in enumerate(inputs):
+        images.fetch(one)
+        assert (io.read(one.case.image).array == number + 1).all()
+        present = {name.partition("/")[0] for name in copied_below(folder)}
+        assert inputs[number].below.as_posix() in present
+        assert len(present) <= 4
+        images.release(one)
+        assert not copied_below(one.case.image)
+
+
+def test_files_of_other_formats_are_not_copied(memory, images):
+    others = ["a.h5", "b.mp4", "c/d.bin", "e.raw"]
+    memory.pipe({f"/bucket/images/{name}": b"other" for name in others})
+    memory.pipe({"/bucket/images/names.csv": b"name\na\n"})
+    folder = images.add("memory://bucket/images")
+    assert len(listed(images, folder)) == 30
+    assert copied_below(folder) == {"notes.txt", "names.csv"}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_files_that_an_image_names_are_copied_with_it(memory, images, whole):
+    memory.pipe({"/bucket/images/x/v.mhd": b"header", "/bucket/images/x/V.raw": b"voxels"})
+    memory.pipe({"/bucket/images/s.mrxs": b"slide", "/bucket/images/s/Data0000.dat": b"tiles"})
+    memory.pipe({"/bucket/images/x/other.zraw": b"of a header with another name"})
+    folder = images.add("memory://bucket/images")
+    images.prepare(whole=whole)
+    before = copied_below(folder)
+    assert "x/other.zraw" in before
+    assert ("x/V.raw" in before) == ("s/Data0000.dat" in before) == whole
+    inputs = images.with_origins(find_inputs([folder], channels=1, dims=3, read=images.read))
+    images.expect(inputs)
+    for name, parts in {"x/v.mhd": ["x/V.raw"], "s.mrxs": ["s/Data0000.dat"]}.items():
+        (one,) = (one for one in inputs if one.below == Path(name))
+        assert one.case.origin[0] == f"memory://bucket/images/{name}"
+        images.fetch(one)
+        assert {name, *parts} <= copied_below(folder)
+        images.release(one)
+        assert bool({name, *parts} & copied_below(folder)) == whole
 
 
 def test_pattern_selects_images(memory, images):
