@@ -20,10 +20,19 @@ from typer.models import ParameterInfo
 
 from ushape._version import __version__
 from ushape.api import FUNCTIONS, load_function
-from ushape.errors import UshapeError, explained, plain_finding, require_address_space
+from ushape.errors import (
+    TemporaryError,
+    UshapeError,
+    explained,
+    plain_finding,
+    require_address_space,
+)
 from ushape.formatting import printable
 
 SUMMARY = "U-Net segmentation, from a folder of images and masks to an evaluated model."
+
+TEMPORARY_FAILURE = 75
+"""Exit code of a command that may succeed later: EX_TEMPFAIL of sysexits.h."""
 
 COMMANDS = {
     "export_model": "export",
@@ -564,8 +573,8 @@ def _refuse_table_value(arguments: Sequence[str]) -> None:
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 success, 1 errors found by `check`, 2 a mistake of the user; see `__main__` for
-    those of signals.
+    Exit codes: 0 success, 1 errors found by `check`, 2 a mistake of the user, 75 a server that
+    cannot be used now; see `__main__` for those of signals.
     """
     # It warns if the home folder is read-only, which does not matter for a few plots.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
@@ -593,8 +602,8 @@ def _require_working_directory() -> None:
 
 
 def print_error(error: UshapeError) -> NoReturn:
-    """Print an error with its hint, and exit with code 2."""
+    """Print an error with its hint, and exit with code 2; with 75 if it may pass by itself."""
     print(f"Error: {printable(error.message)}", file=sys.stderr)
     if error.hint:
         print(f"Hint: {printable(error.hint)}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(TEMPORARY_FAILURE if isinstance(error, TemporaryError) else 2)

@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 class UshapeError(Exception):
     """Base class of all errors that a user can act on.
 
-    The command line prints them without a traceback and ends with exit code 2.
+    The command line prints them without a traceback and ends with exit code 2, or with 75 after a
+    `TemporaryError`.
 
     Args:
         message: What is wrong, and where (file, case or key).
@@ -149,6 +150,16 @@ class RunError(UshapeError):
     """The run folder is missing, incomplete or damaged, or an output already exists."""
 
     default_code = "run_error"
+
+
+class TemporaryError(RunError):
+    """A server cannot be used now; the same command may succeed later.
+
+    The command line ends with exit code 75 (EX_TEMPFAIL of sysexits.h), so that a scheduler can
+    start it again.
+    """
+
+    default_code = "temporary_error"
 
 
 class MissingPackageError(DataError, PlanError):

@@ -4,6 +4,7 @@ import logging
 import shutil
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 import ushape
 from codes import raises_code
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
-from ushape.errors import DataError
+from ushape.errors import DataError, TemporaryError
+from ushape.io.remote import RemoteFolder
 
 pytest.importorskip("moto")
 fsspec = pytest.importorskip("fsspec")
@@ -126,3 +128,23 @@ def test_images_that_cannot_be_written_are_reported_and_removed_copies_are_resto
 
     shutil.rmtree(tmp_path / "copies")
     ushape.evaluate(run, quiet=True)
+
+
+def test_credentials_that_the_server_stops_accepting_end_the_call(server, tmp_path):
+    bucket = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
+    bucket.mkdir("s3://third")
+    bucket.pipe({f"s3://third/{number}.png": b"image" for number in range(3)})
+    remote = RemoteFolder("s3://third")
+    files = list(remote.list_files().values())
+    remote.fetch(files[0], tmp_path / "0.png")
+    address = "{}:{}".format(*server.get_host_and_port())
+    counts = urllib.request.Request(
+        f"http://{address}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"}
+    )
+    try:
+        urllib.request.urlopen(counts).close()  # From now on, the key must be one of a user.
+        with raises_code(TemporaryError, "remote_credentials"):
+            remote.fetch(files[1], tmp_path / "1.png")
+    finally:
+        counts.data = b"inf"
+        urllib.request.urlopen(counts).close()

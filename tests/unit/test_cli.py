@@ -12,7 +12,7 @@ from ushape import cli
 from ushape.api import FUNCTIONS
 from ushape.api.predict import FilesBesideMask
 from ushape.distributed.job_config import JobOptions
-from ushape.errors import UshapeError
+from ushape.errors import RunError, TemporaryError, UshapeError
 from ushape.inference.output import OutputConfig
 
 NAMES = [name for name in FUNCTIONS if name != "load"]
@@ -170,3 +170,12 @@ def test_a_value_of_table_is_refused_with_the_option_that_takes_it(value, tmp_pa
     (tmp_path / value).mkdir()
     existing = ["predict", "run", "--table", value]
     assert cli.with_current_names(existing) == existing
+
+
+@pytest.mark.parametrize(
+    ("error_class", "exit_code"), [(UshapeError, 2), (RunError, 2), (TemporaryError, 75)]
+)
+def test_exit_code_states_whether_the_same_command_may_succeed_later(error_class, exit_code):
+    with pytest.raises(SystemExit) as ended:
+        cli.print_error(error_class("The server does not answer.", hint="Wait."))
+    assert ended.value.code == exit_code

@@ -17,7 +17,8 @@ from ushape.data.inputs import MAX_STACKS, Input
 from ushape.data.layouts.listing import ANNOTATIONS
 from ushape.data.layouts.table import TABLES
 from ushape.errors import DataError
-from ushape.io.remote import TRANSFERS, RemoteFile, RemoteFolder, name_error, require_space
+from ushape.io.remote import TRANSFERS, RemoteFile, RemoteFolder, require_space
+from ushape.io.remote_errors import name_error
 from ushape.types import Pixels, files_of
 
 WHOLE_BYTES = 1 << 28

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -25,10 +24,11 @@ from ushape.errors import (
     DataError,
     MissingPackageError,
     RunError,
-    UshapeError,
+    TemporaryError,
     require_package,
 )
 from ushape.io.files import last_line, replacing
+from ushape.io.remote_errors import explain, name_error, without_queries
 
 T = TypeVar("T")
 
@@ -61,15 +61,6 @@ SPARE_BYTES = 1 << 30
 
 MAX_WEB_BYTES = 1 << 34
 """Largest file that is read from a web server, which may state any size."""
-
-NO_CREDENTIALS = re.compile("Credential|SSOToken|TokenRetrieval|ProfileNotFound")
-"""Part of the names of exceptions that report missing or expired credentials."""
-
-NETWORK_MODULES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "urllib3", "requests")
-"""Packages whose exceptions usually are those of a network, unless they are a ValueError."""
-
-LASTING = (errno.EINVAL, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR)
-"""System errors of a request that fails again if it is repeated."""
 
 
 def url_of(path: Path | str) -> str | None:
@@ -303,7 +294,7 @@ class RemoteFolder:
         """Return what a call returns; repeat it while it fails for a reason that may pass.
 
         Raises:
-            RunError: if it fails for longer than the patience.
+            TemporaryError: if it fails for longer than the patience.
             UshapeError: if it fails for another reason.
         """
         deadline, pause_s = time.monotonic() + self._patience_s, 0.5
@@ -311,12 +302,12 @@ class RemoteFolder:
             try:
                 return call()
             except Exception as error:
-                if (known := _explain(error, where)) is not None:
+                if (known := explain(error, where)) is not None:
                     raise known from None
                 if time.monotonic() + pause_s > deadline:
-                    raise RunError(
+                    raise TemporaryError(
                         f"{where}: the server could not be reached for {self._patience_s:.0f} "
-                        f"seconds ({_without_queries(error)}).",
+                        f"seconds ({without_queries(error)}).",
                         code="remote_unreachable",
                         hint="What was transferred is kept. Check the connection and the address "
                         "of the server (AWS_ENDPOINT_URL), and run the same command again to "
@@ -388,27 +379,6 @@ def _open_filesystem(url: str) -> Any:
         ) from None
 
 
-def name_error(error: OSError, name: str) -> DataError | None:
-    """Return the error about a name that a local file cannot have; None if that is not the cause.
-
-    Object stores allow long names, and a file and a folder of one name.
-    """
-    if error.errno == errno.ENAMETOOLONG:
-        return DataError(
-            f"{name}: the name is too long for a local file.",
-            code="remote_name_too_long",
-            hint="Rename the file at the URL.",
-        )
-    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY):
-        return DataError(
-            f"{name}: two names at the URL cannot exist beside each other in a local folder: a "
-            "file and a folder have the same name, or names differ only in case.",
-            code="remote_name_conflict",
-            hint="Rename one of them.",
-        )
-    return None
-
-
 def _local_name(name: str) -> str:
     """Return the last part of a URL as a local file may be named."""
     return re.sub(r"[^\w.+ -]", "_", unquote(name)).lstrip(".") or "file"
@@ -428,49 +398,3 @@ def _describe(name: str, info: Mapping[str, Any]) -> RemoteFile:
     seconds = changed.timestamp() if isinstance(changed, datetime) else changed
     known = {"modified_s": int(seconds)} if isinstance(seconds, (int, float)) else {}
     return RemoteFile(name, info.get("size"), f"{tag} {changed or ''}".strip(), **known)
-
-
-def _explain(error: Exception, where: str) -> Exception | None:
-    """Return the exception to raise, or None if the same call may succeed later."""
-    status, kind = getattr(error, "status", None), type(error).__name__
-    if isinstance(error, UshapeError) or (isinstance(error, OSError) and error.filename):
-        return error  # Of the local disk.
-    if NO_CREDENTIALS.search(kind):
-        return ConfigError(
-            f"{where}: no valid credentials were found ({_without_queries(error)}).",
-            code="remote_credentials",
-            hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or those of "
-            "your provider. For public data, set FSSPEC_S3_ANON=true.",
-        )
-    if isinstance(error, PermissionError) or status in (401, 403):
-        return ConfigError(
-            f"{where}: access was denied ({_without_queries(error)}).",
-            code="remote_denied",
-            hint="Check the credentials, and that they allow this folder to be listed, read and, "
-            "for outputs, written.",
-        )
-    if isinstance(error, FileNotFoundError) or status == 404:
-        return DataError(
-            f"{where} does not exist ({_without_queries(error)}).",
-            code="file_not_found",
-            hint="Check the spelling. A bucket is not created by this command.",
-        )
-    is_network = type(error).__module__.partition(".")[0] in NETWORK_MODULES
-    is_lasting = (
-        isinstance(error, ValueError)
-        or (isinstance(error, OSError) and error.errno in LASTING)
-        or kind in ("ParamValidationError", "NoRegionError", "InvalidRegionError")
-        or (isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429))
-    )
-    if is_lasting or not (is_network or isinstance(error, (OSError, TimeoutError))):
-        return DataError(
-            f"{where}: the request failed ({kind}: {_without_queries(error)}).",
-            code="remote_failed",
-            hint="Check the address.",
-        )
-    return None
-
-
-def _without_queries(error: Exception) -> str:
-    """Return the last line of an exception without queries of URLs, which may hold signatures."""
-    return re.sub(r"\?[^\s'\"),]*", "", last_line(error))

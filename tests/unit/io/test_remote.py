@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from codes import raises_code
-from ushape.errors import ConfigError, DataError, MissingPackageError, RunError
+from ushape.errors import ConfigError, DataError, MissingPackageError, RunError, TemporaryError
 from ushape.io import remote
 from ushape.io.remote import RemoteFile, RemoteFolder, shown, url_of
 
@@ -153,7 +153,7 @@ def test_transient_errors_are_repeated(monkeypatch, memory):
 
 def test_server_that_does_not_come_back_is_an_error_that_says_how_to_continue(monkeypatch, memory):
     failing(monkeypatch, memory, *[ConnectionError("https://host/a?secret=1")] * 3)
-    with pytest.raises(RunError) as error:
+    with pytest.raises(TemporaryError) as error:
         RemoteFolder("memory://data", patience_s=0).list_files()
     assert error.value.code == "remote_unreachable"
     assert "run the same command again to continue" in error.value.hint
@@ -254,6 +254,91 @@ def test_file_that_has_changed_since_it_was_listed_is_refused_at_once(memory, tm
 def test_denied_file_is_an_error_of_this_file(memory, tmp_path, monkeypatch):
     def deny(*arguments):
         raise PermissionError("Forbidden")
+
+    monkeypatch.setattr(type(memory), "get_file", deny)
+    with raises_code(DataError, "remote_denied"):
+        RemoteFolder("memory://bucket").fetch(RemoteFile("a.png", 1, ""), tmp_path / "a.png")
+
+
+class ClientError(Exception):
+    """Stands for the exception of botocore, which holds the answer of the server."""
+
+    def __init__(self, code):
+        super().__init__(f"An error occurred ({code})")
+        self.response = {"Error": {"Code": code, "Message": "The provided token has expired."}}
+
+
+def translated(code):
+    """Return the error that s3fs raises, with the one of botocore as its cause."""
+    cause = ClientError(code)
+    return pytest.importorskip("s3fs.errors").translate_boto_error(cause)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    ],
+)
+@pytest.mark.parametrize("make", [translated, ClientError])
+def test_refused_credentials_are_no_error_of_a_single_file(
+    memory, tmp_path, monkeypatch, code, make
+):
+    def refuse(*arguments):
+        raise make(code)
+
+    monkeypatch.setattr(type(memory), "get_file", refuse)
+    with raises_code(TemporaryError, "remote_credentials") as caught:
+        RemoteFolder("memory://bucket").fetch(RemoteFile("a.png", 1, ""), tmp_path / "a.png")
+    assert code in caught.value.message
+    assert "run the same command again" in caught.value.hint
+    assert ("clock" in caught.value.hint) == (code == "RequestTimeTooSkewed")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: translated("SlowDown"),
+        lambda: translated("InternalError"),
+        lambda: ConnectionResetError(errno.ECONNRESET, "reset"),
+        lambda: pytest.importorskip("aiohttp").ClientOSError(errno.ENETUNREACH, "unreachable"),
+    ],
+)
+def test_transient_errors_of_a_copy_are_repeated(memory, tmp_path, monkeypatch, make):
+    left, get_file = [make(), make()], type(memory).get_file
+
+    def get_later(self, *arguments):
+        if left:
+            raise left.pop()
+        get_file(self, *arguments)
+
+    memory.pipe({"/data/a.png": b"first"})
+    monkeypatch.setattr(type(memory), "get_file", get_later)
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+    RemoteFolder("memory://data").fetch(RemoteFile("a.png", 5, ""), tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes() == b"first"
+
+
+def test_full_disk_during_a_copy_is_not_repeated(memory, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(memory), "get_file", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        RemoteFolder("memory://data").fetch(RemoteFile("a.png", 5, ""), tmp_path / "a.png")
+    assert caught.value.filename == str(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "InvalidObjectState", "403"])
+def test_file_that_the_server_denies_is_an_error_of_this_file(memory, tmp_path, monkeypatch, code):
+    def deny(*arguments):
+        raise translated(code)
 
     monkeypatch.setattr(type(memory), "get_file", deny)
     with raises_code(DataError, "remote_denied"):

@@ -1,0 +1,145 @@
+"""Errors of object stores and web servers, and what a user can do about them."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Mapping
+
+from ushape.errors import ConfigError, DataError, TemporaryError, UshapeError
+from ushape.io.files import last_line
+
+NO_CREDENTIALS = re.compile("Credential|SSOToken|TokenRetrieval|ProfileNotFound")
+"""Part of the names of exceptions that report missing or expired credentials."""
+
+NETWORK_MODULES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "urllib3", "requests")
+"""Packages whose exceptions usually are those of a network, unless they are a ValueError."""
+
+LASTING = (errno.EINVAL, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR)
+"""System errors of a request that fails again if it is repeated."""
+
+CREDENTIALS_REFUSED = frozenset(
+    (
+        "AuthFailure",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "UnrecognizedClientException",
+    )
+)
+"""Codes by which S3 and its login service (STS) refuse credentials, whatever the file is.
+
+Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+"""
+
+
+def explain(error: Exception, where: str) -> Exception | None:
+    """Return the exception to raise, or None if the same call may succeed later."""
+    status, kind = getattr(error, "status", None), type(error).__name__
+    if isinstance(error, UshapeError) or _is_of_disk(error):
+        return error
+    if (code := _code_of(error)) in CREDENTIALS_REFUSED:
+        return _credentials_refused(f"{where}: {code} ({without_queries(error)}).", code)
+    if NO_CREDENTIALS.search(kind):
+        return ConfigError(
+            f"{where}: no valid credentials were found ({without_queries(error)}).",
+            code="remote_credentials",
+            hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or those of "
+            "your provider. For public data, set FSSPEC_S3_ANON=true.",
+        )
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return ConfigError(
+            f"{where}: access was denied ({without_queries(error)}).",
+            code="remote_denied",
+            hint="Check the credentials, and that they allow this folder to be listed, read and, "
+            "for outputs, written.",
+        )
+    if isinstance(error, FileNotFoundError) or status == 404:
+        return DataError(
+            f"{where} does not exist ({without_queries(error)}).",
+            code="file_not_found",
+            hint="Check the spelling. A bucket is not created by this command.",
+        )
+    is_network = _is_of_network(error)
+    is_lasting = (
+        isinstance(error, ValueError)
+        or (isinstance(error, OSError) and error.errno in LASTING)
+        or kind in ("ParamValidationError", "NoRegionError", "InvalidRegionError")
+        or (isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429))
+    )
+    if is_lasting or not (is_network or isinstance(error, (OSError, TimeoutError))):
+        return DataError(
+            f"{where}: the request failed ({kind}: {without_queries(error)}).",
+            code="remote_failed",
+            hint="Check the address.",
+        )
+    return None
+
+
+def _is_of_disk(error: Exception) -> bool:
+    """Return whether an error is one of the local disk.
+
+    An error of a transfer to a local file may have the name of this file as well.
+    """
+    is_of_server = isinstance(error, (ConnectionError, TimeoutError)) or bool(_code_of(error))
+    return (
+        isinstance(error, OSError)
+        and bool(error.filename)
+        and not (is_of_server or _is_of_network(error))
+    )
+
+
+def _is_of_network(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in NETWORK_MODULES
+
+
+def _code_of(error: BaseException | None) -> str:
+    """Return the code in the answer of an S3 server, which s3fs keeps in the cause of an error."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, Mapping) and isinstance(response.get("Error"), Mapping):
+            return str(response["Error"].get("Code", ""))
+        error = error.__cause__
+    return ""
+
+
+def _credentials_refused(what: str, code: str) -> TemporaryError:
+    clock = " Set the clock of this machine first." if code == "RequestTimeTooSkewed" else ""
+    return TemporaryError(
+        f"The server no longer accepts the credentials. {what}",
+        code="remote_credentials",
+        hint=f"Renew the credentials, and run the same command again.{clock} What is finished is "
+        "kept.",
+    )
+
+
+def without_queries(error: Exception) -> str:
+    """Return the last line of an exception without queries of URLs, which may hold signatures."""
+    return re.sub(r"\?[^\s'\"),]*", "", last_line(error))
+
+
+def name_error(error: OSError, name: str) -> DataError | None:
+    """Return the error about a name that a local file cannot have; None if that is not the cause.
+
+    Object stores allow long names, and a file and a folder of one name.
+    """
+    if error.errno == errno.ENAMETOOLONG:
+        return DataError(
+            f"{name}: the name is too long for a local file.",
+            code="remote_name_too_long",
+            hint="Rename the file at the URL.",
+        )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY):
+        return DataError(
+            f"{name}: two names at the URL cannot exist beside each other in a local folder: a "
+            "file and a folder have the same name, or names differ only in case.",
+            code="remote_name_conflict",
+            hint="Rename one of them.",
+        )
+    return None
