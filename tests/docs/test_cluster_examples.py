@@ -72,6 +72,24 @@ def test_page_links_to_every_example():
 
 
 @pytest.mark.skipif(BASH is None, reason="needs bash")
+@pytest.mark.parametrize(("code", "expected"), [(0, 0), (2, 0), (1, 1), (75, 1), (137, 1)])
+def test_part_of_snakemake_with_an_image_that_fails_does_not_end_the_workflow(code, expected):
+    rule = (FOLDER / "Snakefile").read_text(encoding="utf-8").partition("rule predict_part")[2]
+    shell = "".join(re.findall(r'^ {8}"(.*)"$', rule.partition("shell:")[2], re.MULTILINE))
+    command, accepted = re.fullmatch(r"(.*/\{PARTS\})( .*)", shell).groups()
+    assert "ushape predict" in command
+    script = f"set -euo pipefail; bash -c 'exit {code}'{accepted}"  # As Snakemake does.
+    assert subprocess.run([BASH, "-c", script], check=False).returncode == expected
+
+
+def test_only_exit_code_2_of_a_part_is_not_repeated_in_nextflow_and_aws_batch():
+    flow = (FOLDER / "main.nf").read_text(encoding="utf-8")
+    assert "errorStrategy { task.exitStatus == 2 ? 'ignore' : 'retry' }" in flow
+    (retries,) = re.findall("^retries='(.*)'$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert json.loads(retries)["evaluateOnExit"] == [{"onExitCode": "2", "action": "EXIT"}]
+
+
+@pytest.mark.skipif(BASH is None, reason="needs bash")
 def test_slurm_script_is_valid():
     subprocess.run([BASH, "-n", FOLDER / "job.sh"], check=True)
 
