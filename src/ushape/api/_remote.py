@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from ushape.io.files import (
     temporary_name,
     write_json,
 )
-from ushape.io.mirror import FOLDER_VARIABLE, mirror, url_of_copy
+from ushape.io.mirror import FOLDER_VARIABLE, mirror, unchanged, url_of_copy
 from ushape.io.remote import RemoteFolder, url_of
 from ushape.planning.run import Run
 
@@ -36,14 +37,24 @@ URLS_FILE = "remote.json"
 """File of a run with the URLs of its data, if it was trained on a copy of files at URLs."""
 
 
-def local_copy(path: Path | str, say: Callable[[str], None]) -> Path:
-    """Return a local path as it is, and the up-to-date copy of a folder at a URL.
+@contextmanager
+def local_copies(
+    data: Path | str, masks: Path | str | None, say: Callable[[str], None]
+) -> Iterator[tuple[Path, Path | str | None]]:
+    """Yield local paths as they are, and for URLs up-to-date copies that do not change meanwhile.
 
     Raises:
         UshapeError: if `mirror` raises it.
     """
-    url = url_of(path)
-    return Path(path) if url is None else mirror(url, say)
+    named = {"data": data, "masks": masks}
+    urls = {key: url_of(path) if path is not None else None for key, path in named.items()}
+    with ExitStack() as stack:
+        different = dict.fromkeys(url for url in urls.values() if url is not None)
+        copies = {url: stack.enter_context(mirror(url, say)) for url in different}
+        yield (
+            copies[urls["data"]] if urls["data"] else Path(data),
+            copies[urls["masks"]] if urls["masks"] else masks,
+        )
 
 
 def note_urls(run: Run, data: Path, masks: Path | None) -> None:
@@ -53,28 +64,37 @@ def note_urls(run: Run, data: Path, masks: Path | None) -> None:
         write_json(run.folder / URLS_FILE, urls)
 
 
-def restore_copies(run: Run, say: Callable[[str], None]) -> None:
-    """Copy the data of a run again, if they lie at URLs and the local copy was removed.
+@contextmanager
+def copies_restored(run: Run, say: Callable[[str], None]) -> Iterator[None]:
+    """Keep the copies of the data of a run unchanged, if they lie at URLs.
+
+    They are copied again if they were removed.
 
     Raises:
         RunError: if copies lie in another place now than when the run was made.
         UshapeError: if `mirror` raises it.
     """
     path = run.folder / URLS_FILE
-    if not path.exists():
-        return
     hint = "Remove it if the data are still where `cases.json` states."
-    urls = read_json(path, RunError, code="invalid_run_file", hint=hint)
-    for key, folder in zip(("data", "masks"), run.data_and_masks(), strict=True):
-        if key not in urls or folder is None or folder.exists():
-            continue
-        copy = mirror(str(urls[key]), say)
-        if real_path(copy) != real_path(folder):
-            raise RunError(
-                f"The {key} of {run.folder} were in {folder}; the copy of {urls[key]} is {copy}.",
-                code="data_missing",
-                hint=f"Set {FOLDER_VARIABLE} as it was, or correct the folder in {run.cases_path}.",
-            )
+    urls = read_json(path, RunError, code="invalid_run_file", hint=hint) if path.exists() else {}
+    with ExitStack() as stack:
+        folders = run.data_and_masks() if urls else (None, None)
+        for key, folder in zip(("data", "masks"), folders, strict=True):
+            if key not in urls or folder is None:
+                continue
+            if folder.exists():
+                stack.enter_context(unchanged(folder))
+                continue
+            copy = stack.enter_context(mirror(str(urls[key]), say))
+            if real_path(copy) != real_path(folder):
+                raise RunError(
+                    f"The {key} of {run.folder} were in {folder}; the copy of {urls[key]} is "
+                    f"{copy}.",
+                    code="data_missing",
+                    hint=f"Set {FOLDER_VARIABLE} as it was, or correct the folder in "
+                    f"{run.cases_path}.",
+                )
+        yield
 
 
 class RemoteFiles:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from ushape.api._remote import restore_copies
+from ushape.api._remote import copies_restored
 from ushape.api._score_run import KnownCases, score_and_report
 from ushape.api.plan import scan
 from ushape.console import Console
@@ -69,34 +70,34 @@ def evaluate(
     console, opened = Console(quiet=quiet), Run.open(Path(run))
     predictor = Predictor.open(opened.folder, device)
     noun, mask_space = predictor.plan.group_noun, predictor.plan.preprocessing.space
-    if data is None:
-        restore_copies(opened, console.say)
-        cases, target, what = _test_cases(opened), opened.folder, "its own test cases"
-    else:
-        grouping, mask_space = _scan_other_data(data, masks, predictor.plan, groups, console)
-        cases, noun = grouping.cases, grouping.noun
-        target = opened.folder / "evaluations" / real_path(Path(data)).name
-        what = f"{pluralize(len(cases), 'case')} of {data}"
-    target = Path(output) if output else target
-    with locked(target), hint_after_interrupt(REPEAT):
-        if (data is not None or output) and not overwrite:
-            refuse_existing(target)
-        if note := leave_cores_to_others(device):
-            console.say(note)
-        _tell_missing_neighbors(predictor, cases, console)
-        summary = score_and_report(
-            opened,
-            predictor,
-            cases,
-            KnownCases.load(opened),
-            target,
-            console,
-            what=what,
-            noun=noun,
-            mask_space=mask_space,
-        )
-    console.say(f"Report: {target / opened.report_path.name}")
-    return summary
+    with nullcontext() if data is not None else copies_restored(opened, console.say):
+        if data is None:
+            cases, target, what = _test_cases(opened), opened.folder, "its own test cases"
+        else:
+            grouping, mask_space = _scan_other_data(data, masks, predictor.plan, groups, console)
+            cases, noun = grouping.cases, grouping.noun
+            target = opened.folder / "evaluations" / real_path(Path(data)).name
+            what = f"{pluralize(len(cases), 'case')} of {data}"
+        target = Path(output) if output else target
+        with locked(target), hint_after_interrupt(REPEAT):
+            if (data is not None or output) and not overwrite:
+                refuse_existing(target)
+            if note := leave_cores_to_others(device):
+                console.say(note)
+            _tell_missing_neighbors(predictor, cases, console)
+            summary = score_and_report(
+                opened,
+                predictor,
+                cases,
+                KnownCases.load(opened),
+                target,
+                console,
+                what=what,
+                noun=noun,
+                mask_space=mask_space,
+            )
+        console.say(f"Report: {target / opened.report_path.name}")
+        return summary
 
 
 def _tell_missing_neighbors(predictor: Predictor, cases: Sequence[Case], console: Console) -> None:

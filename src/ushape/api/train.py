@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ushape.api._compare_slices import compare_slices
 from ushape.api._processes import Team
-from ushape.api._remote import local_copy, note_urls, restore_copies
+from ushape.api._remote import copies_restored, local_copies, note_urls
 from ushape.api._score_run import KnownCases, score_and_report
 from ushape.api._trainer import open_training, training_budget_s
 from ushape.api._tune_run import tune_run
@@ -116,27 +116,26 @@ def train(
         RunError: if the output exists.
     """
     clock, console = Clock(), Console(quiet=quiet)
-    data = local_copy(data, console.say)
-    masks = local_copy(masks, console.say) if masks is not None else None
-    options = TrainOptions.resolve(
-        recipe=recipe,
-        minutes=minutes,
-        epochs=epochs,
-        seed=seed,
-        settings=settings,
-        plan=plan,
-        splits=splits,
-        groups=groups,
-        start_from=start_from,
-        data=data,
-    )
-    with Team.gathered(devices, quiet) as team:
-        if team.is_follower:
-            return TrainResult(team.follow(), None)
-        folder = Path(output) if output else _create_free_folder(output_folder(None, data))
-        with locked(folder):
-            run = Run.create(folder)
-            return _train_new(run, Path(data), masks, options, device, team, clock, console)
+    with local_copies(data, masks, console.say) as (data, masks):
+        options = TrainOptions.resolve(
+            recipe=recipe,
+            minutes=minutes,
+            epochs=epochs,
+            seed=seed,
+            settings=settings,
+            plan=plan,
+            splits=splits,
+            groups=groups,
+            start_from=start_from,
+            data=data,
+        )
+        with Team.gathered(devices, quiet) as team:
+            if team.is_follower:
+                return TrainResult(team.follow(), None)
+            folder = Path(output) if output else _create_free_folder(output_folder(None, data))
+            with locked(folder):
+                run = Run.create(folder)
+                return _train_new(run, Path(data), masks, options, device, team, clock, console)
 
 
 def _train_new(
@@ -269,10 +268,10 @@ def _resume(opened: Run, plan: Plan, team: Team, clock: Clock, console: Console)
             plan = plan_for_devices(plan, team.count, may_round=False)
             opened.save_plan(plan)
             console.say(describe_shares(plan, before))
-        restore_copies(opened, console.say)
-        splits, facts = opened.load_splits(), opened.load_cases()
-        opened.refuse_changed_data()
-        return _fit_and_score(opened, plan, splits, facts, team, clock, console, resume=True)
+        with copies_restored(opened, console.say):
+            splits, facts = opened.load_splits(), opened.load_cases()
+            opened.refuse_changed_data()
+            return _fit_and_score(opened, plan, splits, facts, team, clock, console, resume=True)
 
 
 def _fit_and_score(

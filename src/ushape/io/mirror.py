@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
-from collections.abc import Callable, Container
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.formatting import pluralize
-from ushape.io.files import read_json, write_json
+from ushape.io.files import read_json, real_path, write_json
 from ushape.io.lock import locked
-from ushape.io.remote import RemoteFolder, require_space
+from ushape.io.remote import RemoteFile, RemoteFolder, require_space
 
 FOLDER_VARIABLE = "USHAPE_REMOTE_FOLDER"
 """Environment variable with the folder of the copies."""
@@ -21,8 +22,8 @@ FOLDER_VARIABLE = "USHAPE_REMOTE_FOLDER"
 SOURCE_FILE = "source.json"
 """File beside a copy that states its URL."""
 
-WAIT_S = 2.0
-"""Pause before a folder that another process has locked is tried again, in seconds."""
+WAIT_S, LONGEST_WAIT_S = 2.0, 60.0
+"""First and longest pause before a folder that others have locked is tried again, in seconds."""
 
 
 def copies_folder() -> Path:
@@ -45,11 +46,13 @@ def copies_folder() -> Path:
         ) from None
 
 
-def mirror(url: str, say: Callable[[str], None]) -> Path:
-    """Copy the files at a URL, and return their local folder.
+@contextmanager
+def mirror(url: str, say: Callable[[str], None]) -> Iterator[Path]:
+    """Copy the files at a URL, and yield their local folder, which does not change in the block.
 
     Files that have not changed since they were copied are kept, and those that no longer exist at
-    the URL are removed. The size and the version that the server states decide this.
+    the URL are removed. The size and the version that the server states decide this. If something
+    changes, this waits until no other process reads the copy; otherwise, several can read it.
 
     Args:
         say: Function that receives a line about what is copied.
@@ -60,6 +63,69 @@ def mirror(url: str, say: Callable[[str], None]) -> Path:
         RunError: if they do not fit on the disk, or the server cannot be reached.
     """
     remote = RemoteFolder(url)
+    files = _list_files(remote)
+    place = copies_folder() / hashlib.sha256(remote.url.encode()).hexdigest()[:12]
+    folder = place / remote.url.rpartition("/")[2]
+    is_old, pause_s, is_told = False, WAIT_S, False
+    while True:
+        with ExitStack() as stack:
+            # Processes that start together have the same list. One of them copies the files, and
+            # keeps the copy from then on, so the others must not insist on copying them again.
+            if _entered(stack, _shared(place)) and _is_current(folder, files):
+                if not is_old:
+                    count = pluralize(len(files), "file")
+                    say(f"{folder} is up to date with {remote.url}: {count}.")
+                    _tell_left_out(remote, say)
+                yield folder
+                return
+        with ExitStack() as stack:
+            if _entered(stack, locked(place)):
+                files = _list_files(remote) if is_old else files
+                _update(remote, files, folder, say)
+                is_old = True
+                continue
+        if not is_told:
+            say(
+                f"Waiting for other processes that copy {remote.url} or read its copy, because "
+                f"files at the URL have changed. To copy them to another folder instead, set "
+                f"{FOLDER_VARIABLE} to it."
+            )
+        is_old, is_told = True, True
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_WAIT_S)
+
+
+@contextmanager
+def unchanged(folder: Path) -> Iterator[None]:
+    """Keep other processes from changing a local copy during the block.
+
+    Raises:
+        RunError: if another process is changing it.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_shared(folder.parent))
+        except RunError as error:
+            if error.code != "output_not_writable":  # Then nobody may be able to change it.
+                raise
+        yield
+
+
+def url_of_copy(folder: Path) -> str | None:
+    """Return the URL of which a folder is the copy, or None if it is no copy."""
+    path = folder.parent / SOURCE_FILE
+    if not path.is_file() or folder.parent.parent != copies_folder():
+        return None
+    hint = f"Remove the folder {folder.parent}, and repeat the call."
+    return str(read_json(path, DataError, code="json_invalid", hint=hint)["url"])
+
+
+def _list_files(remote: RemoteFolder) -> dict[str, RemoteFile]:
+    """Return the files below a URL that can be copied.
+
+    Raises:
+        DataError: if it is no folder with files, or if no local folder can have its name.
+    """
     if remote.is_web:
         raise DataError(
             f"{remote.url}: a web server does not list the files of a folder.",
@@ -86,23 +152,48 @@ def mirror(url: str, say: Callable[[str], None]) -> Path:
             code="remote_failed",
             hint="Name the folder without '.' and '..'.",
         )
-    place = copies_folder() / hashlib.sha256(remote.url.encode()).hexdigest()[:12]
-    folder = place / name
-    with ExitStack() as stack:
-        _lock_in_turn(stack, place, remote.url, say)
-        _remove_others(folder, files)
-        left = [one for one in files.values() if not one.is_copied(folder / one.name)]
-        size = sum(one.size or 0 for one in left)
-        hint = f"Free space there, or set {FOLDER_VARIABLE} to a folder on a larger disk."
-        require_space(place, size, f"The copy of {remote.url}", hint)
-        kept = pluralize(len(files) - len(left), "file")
-        amount = f"{pluralize(len(left), 'file')} ({size / 1e6:.1f} MB)"
-        say(f"Copying {amount} of {remote.url} to {folder}; {kept} did not change.")
-        for name in remote.left_out:
-            say(f"Warning: {remote.url}/{name} was left out: a local file cannot have this name.")
-        write_json(place / SOURCE_FILE, {"url": remote.url})
-        remote.fetch_all(left, folder, lambda: None)
-    return folder
+    return files
+
+
+def _update(
+    remote: RemoteFolder, files: Mapping[str, RemoteFile], folder: Path, say: Callable[[str], None]
+) -> None:
+    """Bring a copy up to date."""
+    _remove_others(folder, files)
+    left = _missing(folder, files)
+    size = sum(one.size or 0 for one in left)
+    hint = f"Free space there, or set {FOLDER_VARIABLE} to a folder on a larger disk."
+    require_space(folder.parent, size, f"The copy of {remote.url}", hint)
+    kept = pluralize(len(files) - len(left), "file")
+    amount = f"{pluralize(len(left), 'file')} ({size / 1e6:.1f} MB)"
+    say(f"Copying {amount} of {remote.url} to {folder}; {kept} did not change.")
+    _tell_left_out(remote, say)
+    write_json(folder.parent / SOURCE_FILE, {"url": remote.url})
+    remote.fetch_all(left, folder, lambda: None)
+
+
+def _tell_left_out(remote: RemoteFolder, say: Callable[[str], None]) -> None:
+    for name in remote.left_out:
+        say(f"Warning: {remote.url}/{name} was left out: a local file cannot have this name.")
+
+
+def _missing(folder: Path, files: Mapping[str, RemoteFile]) -> list[RemoteFile]:
+    """Return the files that have not been copied in their present version."""
+    return [one for one in files.values() if not one.is_copied(folder / one.name)]
+
+
+def _is_current(folder: Path, files: Mapping[str, RemoteFile]) -> bool:
+    """Return whether a copy contains these files in their present versions, and no others."""
+    has_others = any(_is_other(path, folder, files) for path in folder.rglob("*"))
+    has_source = (folder.parent / SOURCE_FILE).is_file()
+    return has_source and not has_others and not _missing(folder, files)
+
+
+def _is_other(path: Path, folder: Path, names: Container[str]) -> bool:
+    """Return whether a path in a copy is a link, or a file that is not at the URL."""
+    return path.is_symlink() or (
+        path.is_file() and path.relative_to(folder).as_posix() not in names
+    )
 
 
 def _remove_others(folder: Path, names: Container[str]) -> None:
@@ -112,35 +203,51 @@ def _remove_others(folder: Path, names: Container[str]) -> None:
     """
     found = sorted(folder.rglob("*"), reverse=True) if folder.is_dir() else []
     for path in found:  # What is in a folder comes before the folder.
-        if path.is_symlink() or (
-            path.is_file() and path.relative_to(folder).as_posix() not in names
-        ):
+        if _is_other(path, folder, names):
             path.unlink()
         elif path.is_dir():
             with suppress(OSError):  # Not empty.
                 path.rmdir()
 
 
-def url_of_copy(folder: Path) -> str | None:
-    """Return the URL of which a folder is the copy, or None if it is no copy."""
-    path = folder.parent / SOURCE_FILE
-    if not path.is_file() or folder.parent.parent != copies_folder():
-        return None
-    hint = f"Remove the folder {folder.parent}, and repeat the call."
-    return str(read_json(path, DataError, code="json_invalid", hint=hint)["url"])
+def _entered(stack: ExitStack, lock: AbstractContextManager[None]) -> bool:
+    """Hold a lock until the stack is closed; return False if others hold it."""
+    try:
+        stack.enter_context(lock)
+    except RunError as error:
+        if error.code != "folder_in_use":
+            raise
+        return False
+    return True
 
 
-def _lock_in_turn(stack: ExitStack, folder: Path, url: str, say: Callable[[str], None]) -> None:
-    """Lock a folder until the stack is closed, once no other process has locked it."""
-    is_told = False
-    while True:
-        try:
-            stack.enter_context(locked(folder))
-            return
-        except RunError as error:
-            if error.code != "folder_in_use":
-                raise
-        if not is_told:
-            say(f"Waiting for another process that copies {url}.")
-            is_told = True
-        time.sleep(WAIT_S)
+_shares: dict[Path, tuple[int, ExitStack]] = {}
+"""Shared locks of this process with the number of blocks that need each of them."""
+
+_guard = threading.Lock()
+
+
+@contextmanager
+def _shared(folder: Path) -> Iterator[None]:
+    """Share the lock of a folder with other processes, and with other blocks of this process.
+
+    Raises:
+        RunError: if another process or thread has locked the folder for itself.
+    """
+    key = real_path(folder)
+    with _guard:
+        if key in _shares:
+            count, lock = _shares[key]
+        else:
+            count, lock = 0, ExitStack()
+            lock.enter_context(locked(folder, shared=True))
+        _shares[key] = (count + 1, lock)
+    try:
+        yield
+    finally:
+        with _guard:
+            count, lock = _shares.pop(key)
+            if count > 1:
+                _shares[key] = (count - 1, lock)
+            else:
+                lock.close()

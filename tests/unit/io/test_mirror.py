@@ -1,11 +1,15 @@
+import subprocess
+import sys
+from contextlib import contextmanager
+
 import fsspec
 import pytest
 
 from codes import raises_code
-from ushape.errors import ConfigError, DataError
+from ushape.errors import ConfigError, DataError, RunError
 from ushape.io import mirror as module
 from ushape.io.lock import locked
-from ushape.io.mirror import mirror, url_of_copy
+from ushape.io.mirror import mirror, unchanged, url_of_copy
 
 
 @pytest.fixture
@@ -19,6 +23,12 @@ def memory(tmp_path, monkeypatch):
     files.store.clear()
 
 
+def copied(url, say):
+    """Return the folder of a copy that is brought up to date."""
+    with mirror(url, say) as folder:
+        return folder
+
+
 def contents(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
@@ -29,7 +39,7 @@ def contents(folder):
 
 def test_copy_is_brought_up_to_date_and_only_changes_are_copied(memory):
     said = []
-    folder = mirror("memory://bucket/data", said.append)
+    folder = copied("memory://bucket/data", said.append)
     assert folder.name == "data"
     assert contents(folder) == {"images/a.png": b"image", "masks/a.png": b"mask"}
     assert url_of_copy(folder) == "memory://bucket/data"
@@ -37,26 +47,101 @@ def test_copy_is_brought_up_to_date_and_only_changes_are_copied(memory):
     unchanged = (folder / "images/a.png").stat().st_ino
     memory.rm("/bucket/data/masks/a.png")
     memory.pipe({"/bucket/data/masks/b.png": b"other"})
-    assert mirror("memory://bucket/data/", said.append) == folder
+    assert copied("memory://bucket/data/", said.append) == folder
     assert contents(folder) == {"images/a.png": b"image", "masks/b.png": b"other"}
     assert "Copying 1 file " in said[-1]
     assert (folder / "images/a.png").stat().st_ino == unchanged
 
 
 def test_edited_copy_is_copied_again(memory):
-    folder = mirror("memory://bucket/data", print)
+    folder = copied("memory://bucket/data", print)
     (folder / "images/a.png").write_bytes(b"IMAGE")
-    mirror("memory://bucket/data", print)
+    copied("memory://bucket/data", print)
     assert (folder / "images/a.png").read_bytes() == b"image"
 
 
 def test_second_process_waits_for_the_first(memory, monkeypatch):
-    folder, said = mirror("memory://bucket/data", print), []
+    folder, said = copied("memory://bucket/data", print), []
     lock = locked(folder.parent)
     lock.__enter__()
     monkeypatch.setattr(module.time, "sleep", lambda seconds: lock.__exit__(None, None, None))
-    mirror("memory://bucket/data", said.append)
-    assert said[0].startswith("Waiting for another process")
+    copied("memory://bucket/data", said.append)
+    assert said[0].startswith("Waiting for other processes")
+
+
+READER = """
+import sys
+from pathlib import Path
+from ushape.io.mirror import unchanged
+with unchanged(Path(sys.argv[1])):
+    print("reads", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def other_reader(folder):
+    """Another process that reads the copy until its input is closed."""
+    command = [sys.executable, "-c", READER, str(folder)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "reads\n"
+        yield process
+
+
+def test_copy_that_another_process_reads_is_changed_only_when_it_has_ended(memory, monkeypatch):
+    folder, said, seen = copied("memory://bucket/data", print), [], []
+    memory.pipe({"/bucket/data/images/a.png": b"new image"})
+    with other_reader(folder) as reader:
+
+        def wait(seconds):
+            seen.append(contents(folder))
+            reader.communicate()
+
+        monkeypatch.setattr(module.time, "sleep", wait)
+        copied("memory://bucket/data", said.append)
+    assert seen == [{"images/a.png": b"image", "masks/a.png": b"mask"}]
+    assert said[0].startswith("Waiting for other processes")
+    assert "USHAPE_REMOTE_FOLDER" in said[0]
+    assert contents(folder)["images/a.png"] == b"new image"
+
+
+def test_unchanged_copy_is_shared_with_other_processes_and_blocks(memory):
+    folder, said = copied("memory://bucket/data", print), []
+    with (
+        other_reader(folder) as reader,
+        mirror("memory://bucket/data", said.append) as first,
+        mirror("memory://bucket/data", said.append) as second,
+    ):
+        assert first == second == folder
+        assert reader.poll() is None
+        reader.communicate()
+    assert said == [f"{folder} is up to date with memory://bucket/data: 2 files."] * 2
+
+
+def test_copy_cannot_be_changed_in_the_block(memory):
+    with mirror("memory://bucket/data", print) as folder:
+        with unchanged(folder):
+            pass
+        with raises_code(RunError, "folder_in_use"), locked(folder.parent):
+            pass
+    with locked(folder.parent):
+        pass
+
+
+def test_files_that_change_during_the_wait_are_listed_again(memory, monkeypatch):
+    folder = copied("memory://bucket/data", print)
+    memory.pipe({"/bucket/data/images/a.png": b"second image"})
+    with other_reader(folder) as reader:
+
+        def wait(seconds):
+            memory.pipe({"/bucket/data/images/a.png": b"the third image"})
+            reader.communicate()
+
+        monkeypatch.setattr(module.time, "sleep", wait)
+        copied("memory://bucket/data", print)
+    assert contents(folder)["images/a.png"] == b"the third image"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +150,7 @@ def test_second_process_waits_for_the_first(memory, monkeypatch):
 )
 def test_url_that_is_no_folder_is_refused(memory, url, code):
     with pytest.raises(DataError) as error:
-        mirror(url, print)
+        copied(url, print)
     assert error.value.code == code
 
 
@@ -86,16 +171,16 @@ def test_user_without_a_home_folder_is_told_which_variable_states_one(monkeypatc
 
 
 def test_parent_folder_is_not_the_name_of_a_copy(memory, tmp_path):
-    other = mirror("memory://bucket/data", print)
+    other = copied("memory://bucket/data", print)
     memory.store["/bucket/../x.png"] = memory.store["/bucket/data/images/a.png"]
     with pytest.raises(DataError) as error:
-        mirror("memory://bucket/..", print)
+        copied("memory://bucket/..", print)
     assert error.value.code == "remote_failed"
     assert (other / "images/a.png").exists()
 
 
 def test_links_in_a_copy_are_removed_and_what_they_lead_to_is_kept(memory, tmp_path):
-    folder = mirror("memory://bucket/data", print)
+    folder = copied("memory://bucket/data", print)
     other = tmp_path / "other"
     (folder / "images").rename(other)
     (folder / "images").symlink_to(other)
@@ -104,21 +189,21 @@ def test_links_in_a_copy_are_removed_and_what_they_lead_to_is_kept(memory, tmp_p
     (folder / "masks" / "a.png").unlink()
     (folder / "masks" / "a.png").symlink_to(other / "a.png")
     memory.pipe({"/bucket/data/images/a.png": b"new image"})
-    mirror("memory://bucket/data", print)
+    copied("memory://bucket/data", print)
     assert not [path for path in folder.rglob("*") if path.is_symlink()]
     assert contents(folder) == {"images/a.png": b"new image", "masks/a.png": b"mask"}
     assert contents(other) == {"a.png": b"image"}
 
 
 def test_file_takes_the_place_of_a_folder_and_the_other_way_round(memory):
-    folder = mirror("memory://bucket/data", print)
+    folder = copied("memory://bucket/data", print)
     memory.rm("/bucket/data/images/a.png")
     memory.pipe({"/bucket/data/images/a.png/b": b"1"})
-    mirror("memory://bucket/data", print)
+    copied("memory://bucket/data", print)
     assert contents(folder) == {"images/a.png/b": b"1", "masks/a.png": b"mask"}
     memory.store.clear()
     memory.pipe({"/bucket/data/images/a.png": b"2"})
-    mirror("memory://bucket/data", print)
+    copied("memory://bucket/data", print)
     assert contents(folder) == {"images/a.png": b"2"}
 
 
@@ -127,5 +212,5 @@ def test_names_that_are_left_out_are_told(memory, monkeypatch):
     monkeypatch.setattr(type(memory), "find", lambda self, path, detail: found)
     memory.pipe({"/bucket/data/a.png": b"image"})
     said = []
-    mirror("memory://bucket/data", said.append)
+    copied("memory://bucket/data", said.append)
     assert any("memory://bucket/data//b.png" in line for line in said)
