@@ -221,12 +221,14 @@ class TrialRunner:
             _keep_facts(trial_run(self.folder, trial.number))
 
     def _train(self, trial: RunningTrial, run: Run) -> TrialScore:
-        plan = self._plan(trial.chosen)
+        plan, whole_s = self._plan(trial.chosen), self.design.trial_s
         train_in, store = self._open(plan)
         self._running, self._trained_s = trial, 0.0
+        clock = Clock()
 
         def attempt(plan: Plan, resume: bool) -> FitResult:
-            return train_in(plan_trial(plan, CHECKS), run, None, self.design.trial_s, resume)
+            left_s = None if whole_s is None else max(1.0, whole_s - clock.elapsed_s)
+            return train_in(plan_trial(plan, CHECKS), run, None, left_s, resume)
 
         result, plan = train_within_memory(attempt, plan, run, self.console, resume=False)
         if result.was_interrupted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +44,7 @@ from ushape.training.trials import (
     Train,
     decide_start,
     keep_initial_weights,
+    trained_s,
     weights_after_trials,
 )
 from ushape.types import CaseFacts
@@ -368,9 +369,13 @@ def _fit(
         The result, the plan that was used, and the loaded validation cases.
     """
     train_in, store = _open(run, plan, training, validation, team, console)
+    whole_s, before_s = training_budget_s(plan, clock.elapsed_s), trained_s(run)
+
+    def left_s() -> float | None:
+        return training_budget_s(plan, before_s + clock.elapsed_s)
 
     def attempt(plan: Plan, resume: bool) -> FitResult:
-        return _fit_from_start(plan, run, train_in, clock, console, resume=resume)
+        return _fit_from_start(plan, run, train_in, whole_s, left_s, console, resume=resume)
 
     result, plan = train_within_memory(attempt, plan, run, console, resume=resume)
     run.require_weights()
@@ -404,20 +409,29 @@ def _open(
 
 
 def _fit_from_start(
-    plan: Plan, run: Run, train_in: Train, clock: Clock, console: Console, *, resume: bool
+    plan: Plan,
+    run: Run,
+    train_in: Train,
+    whole_s: float | None,
+    left_s: Callable[[], float | None],
+    console: Console,
+    *,
+    resume: bool,
 ) -> FitResult:
-    """Train from the usual weights, or if the plan names weights, usually after two trials."""
-    initial, elapsed_s = None, clock.elapsed_s
-    budget_s = training_budget_s(plan, elapsed_s)
+    """Train from the usual weights, or if the plan names weights, usually after two trials.
+
+    Args:
+        whole_s: Seconds for trials and training together, including those before an interruption;
+            None: no limit.
+        left_s: Returns how many of them are left. All attempts of this command count, also those
+            that ran out of memory, and what earlier commands have trained.
+    """
+    initial = None
     if plan.start is not None and not plan.recipe.train.compare_start:
         initial = keep_initial_weights(plan, run)
     elif plan.start is not None:
-        decision = decide_start(plan, run, train_in, budget_s, console)
-        initial = weights_after_trials(run, decision)
-        # The trials may have ended just now, or before an interruption.
-        elapsed_s = max(clock.elapsed_s, elapsed_s + decision.seconds)
-        budget_s = training_budget_s(plan, elapsed_s)
-    return train_in(plan, run, initial, budget_s, resume)
+        initial = weights_after_trials(run, decide_start(plan, run, train_in, whole_s, console))
+    return train_in(plan, run, initial, left_s(), resume)
 
 
 def _create_free_folder(folder: Path) -> Path:

@@ -428,6 +428,14 @@ class Run:
                 hint="Copy the complete run folder again.",
             ) from None
 
+    @property
+    def trained_s(self) -> float:
+        """Seconds that the epochs of all attempts have taken so far; 0 if they are not known."""
+        try:
+            return sum(float(row.get("seconds") or 0.0) for row in self.load_metrics())
+        except (RunError, TypeError, ValueError):  # A training writes this table again.
+            return 0.0
+
     def _read_json(self, path: Path, free: Sequence[str] = ()) -> Any:
         self._require(path)
         hint = "Copy the complete run folder again."

@@ -25,7 +25,8 @@ class Pacer(Callback):
 
     Args:
         schedule: Schedule of the module; its `total_steps` is changed.
-        budget_s: Seconds from now until training must have ended; None: no limit.
+        budget_s: Seconds from now until training must have ended; None: no limit. After the state
+            of an interrupted training was restored, this attribute includes the seconds before.
         evaluation_s: Seconds that the plan reserves for the evaluation after the training. If steps
             take longer than planned, the evaluation will as well, and more time is left for it.
         has_frozen_steps: Whether the first steps do not change a pretrained encoder, so that they
@@ -53,7 +54,7 @@ class Pacer(Callback):
         self.schedule, self.budget_s, self.clock = schedule, budget_s, clock
         self.revisions: list[tuple[int, int]] = []
         """Steps at which the number of steps was changed, each with the new number."""
-        self._planned_step_s = (budget_s or 0.0) / max(1, schedule.total_steps)
+        self._planned_steps = max(1, schedule.total_steps)
         self._evaluation_s = evaluation_s
         self.has_frozen_steps = has_frozen_steps
         self._began = clock()
@@ -137,8 +138,11 @@ class Pacer(Callback):
         return {"used_s": self.used_s, "revisions": self.revisions}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # The caller has subtracted what was used before, since only it knows the time of an attempt
+        # that ran out of memory after its last checkpoint.
         self._used_before = state_dict["used_s"]
-        self._began = self.clock()
+        if self.budget_s is not None:
+            self.budget_s += self._used_before
         self.revisions = [(int(step), int(total)) for step, total in state_dict["revisions"]]
 
     def _mean_step_s(self, step_s: float, trainer: Trainer) -> float:
@@ -153,6 +157,11 @@ class Pacer(Callback):
         share = min(self.schedule.frozen_steps(trainer.global_step) / remaining, 1.0)
         whole_s = step_s / FROZEN_SHARE if self._are_frozen else step_s
         return share * FROZEN_SHARE * whole_s + (1 - share) * whole_s
+
+    @property
+    def _planned_step_s(self) -> float:
+        """Seconds of a step that the plan assumes; 0 without a time limit."""
+        return (self.budget_s or 0.0) / self._planned_steps
 
     @property
     def _validation_per_step(self) -> float:

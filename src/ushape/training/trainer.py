@@ -100,7 +100,8 @@ def fit(
     Args:
         class_pixels: Pixels of each class, (training cases, classes).
         initial: Weights to start from by name; None: those that the plan states.
-        budget_s: Seconds until training must have ended; None: as many epochs as planned.
+        budget_s: Seconds from now until training must have ended, also if it is continued; None: as
+            many epochs as planned.
         resume: Whether to continue from the last checkpoint of the run, if there is one.
         on_row: Function that is called with each row of metrics.csv.
         rank: Place of this process among those that train together; None: it trains alone.

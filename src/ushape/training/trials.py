@@ -41,7 +41,11 @@ Weights = Mapping[str, Tensor]
 
 
 class Train(Protocol):
-    """Trains as planned in a run folder, and continues there after an interruption."""
+    """Trains as planned in a run folder, and continues there after an interruption.
+
+    The budget are the seconds from the call until the training must have ended, whatever time it
+    has taken before an interruption; None: no limit.
+    """
 
     def __call__(
         self,
@@ -62,7 +66,8 @@ def decide_start(
     Both trials have the same patches, in the same order, which differ from those of the training.
 
     Args:
-        budget_s: Seconds for trials and training together; None: no limit.
+        budget_s: Seconds for trials and training together, including those before an interruption;
+            None: no limit.
 
     Raises:
         KeyboardInterrupt: if Ctrl-C ended a trial.
@@ -88,6 +93,14 @@ def decide_start(
 def weights_after_trials(run: Run, decision: StartDecision) -> dict[str, Tensor]:
     """Return the weights with which the training begins."""
     return read_weights(_trial(run, decision.taken).weights_path)
+
+
+def trained_s(run: Run) -> float:
+    """Return the seconds that the epochs of a run and of its trials have taken so far."""
+    decision = load_decision(run)
+    if decision is not None:
+        return run.trained_s + decision.seconds
+    return run.trained_s + _trial(run, "loaded").trained_s + _trial(run, "usual").trained_s
 
 
 def plan_trial(plan: Plan, epochs: int | None = None) -> Plan:
@@ -128,7 +141,8 @@ def run_trial(
         trial: Folder of the trial, below that of the run.
         run: Run that the trial belongs to.
         initial: Weights to start from by name; None: those that the plan states.
-        budget_s: Seconds for the trial; None: no limit.
+        budget_s: Seconds for the whole trial, including those before an interruption; None: no
+            limit.
 
     Raises:
         KeyboardInterrupt: if Ctrl-C ended the trial.
@@ -137,8 +151,9 @@ def run_trial(
     if trial.has_ended(own):
         return
     trial.folder.mkdir(parents=True, exist_ok=True)
+    left_s = None if budget_s is None else max(1.0, budget_s - trial.trained_s)
     try:
-        result = train(own, trial, initial, budget_s)
+        result = train(own, trial, initial, left_s)
     except UshapeError as error:  # Only the run itself can be resumed.
         error.hint = error.hint.replace(str(trial.folder), str(run.folder))
         raise

@@ -172,7 +172,7 @@ def test_pacer_continues_after_an_interruption_where_it_was():
     state = first.state_dict()
     clock.now += 5000.0  # Nothing runs.
     resumed_schedule = schedule_of(100)
-    second = Pacer(resumed_schedule, 100.0, clock)
+    second = Pacer(resumed_schedule, 60.0, clock)  # The seconds that are left.
     second.load_state_dict(state)
     assert second.used_s == 40.0
     trainer = train(second, clock, lambda step: 2.0, trainer=trainer)

@@ -15,7 +15,7 @@ from ushape.io.files import write_sealed_json
 from ushape.planning.run import Run
 from ushape.planning.start_decision import TRIAL_SHARE
 from ushape.training.trainer import FitResult
-from ushape.training.trials import decide_start, plan_trial, weights_after_trials
+from ushape.training.trials import decide_start, plan_trial, trained_s, weights_after_trials
 
 QUIET = Console(quiet=True)
 TINY = ["network.widths=[4,8]", "sampling.patch_shape=[32,32]", "train.steps_per_epoch=10"]
@@ -165,6 +165,26 @@ def test_trials_and_training_share_the_time(plan, run):
     # Each trial has an eighth of the training: 10 + 10 + 80 s.
     assert TRIAL_SHARE == 0.125
     assert [budget_s for _, _, budget_s in train.calls] == [10.0, 10.0]
+
+
+def test_trial_that_was_killed_goes_on_in_the_time_that_it_has_left(plan, run):
+    trial = Run.create(run.folder / "start" / "loaded")
+    trial.metrics_path.write_text("epoch,step,seconds\n1,10,2.5\n2,20,1.5\n")
+    train = FakeTraining([0.75, 0.5])
+    decide_start(plan, run, train, 100.0, QUIET)
+    assert [budget_s for _, _, budget_s in train.calls] == [6.0, 10.0]
+
+
+def test_trained_s_counts_the_training_and_its_trials(plan, run):
+    assert trained_s(run) == 0.0
+    FakeTraining([0.5])(plan, Run.create(run.folder / "start" / "loaded"), None, None)
+    assert trained_s(run) == 2.5
+    decide_start(plan, run, FakeTraining([0.75, 0.5]), None, QUIET)
+    assert trained_s(run) == 5.0
+    FakeTraining([0.5])(plan, run, None, None)
+    assert trained_s(run) == 7.5
+    run.metrics_path.write_bytes(b"epoch,seconds\n1,\xff\n")
+    assert trained_s(run) == 5.0
 
 
 def test_plan_trial_has_an_eighth_of_the_steps_and_other_patches(plan):
