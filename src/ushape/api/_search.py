@@ -35,6 +35,10 @@ from ushape.training.trials import Train, plan_trial
 POLL_S = 0.5
 """Seconds between two looks at what other processes do."""
 
+SILENT_S = 3600.0
+"""Seconds without a change after which a trial of another machine counts as lost, if locks of the
+file system do not tell whether its process still runs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchDesign:
@@ -174,13 +178,16 @@ class TrialRunner:
         return trial
 
     def _give_up_lost_trials(self) -> None:
-        """Find the trials whose process has ended, so that they are repeated."""
+        """Find the trials whose process has ended, so that they are repeated.
+
+        Without locks between machines, that of another machine may still run: its files decide.
+        """
         for row in self.study.rows:
             if row.state != "running":
                 continue
             folder = trial_run(self.folder, row.number).folder
             try:
-                with locked(folder):
+                with locked(folder, silent_s=SILENT_S):
                     self.study.lose(row.number)
                     shutil.rmtree(folder, ignore_errors=True)
             except RunError as error:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import socket
 import sys
 import threading
@@ -34,6 +35,13 @@ RETRIES, RETRY_S = 20, 0.1
 """How often, and after which pause in seconds, a shared lock is tried again: another process may
 just be giving back an exclusive one."""
 
+MOUNTS = Path("/proc/self/mounts")
+"""Mounted file systems on Linux."""
+
+LOCAL_LOCKS = {"nolock", "local_lock=all", "local_lock=posix", "localflock", "nobrl"}
+"""Mount options of NFS, Lustre and SMB with which locks are not sent to the server, so that only
+processes of the same machine exclude each other. See nfs(5), mount.lustre(8), mount.cifs(8)."""
+
 _held: set[Path] = set()
 """Folders that this process has locked. POSIX locks do not exclude their own process."""
 
@@ -41,7 +49,7 @@ _guard = threading.Lock()
 
 
 @contextmanager
-def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+def locked(folder: Path, *, shared: bool = False, silent_s: float | None = None) -> Iterator[None]:
     """Lock a folder while the block runs.
 
     The system releases the lock when the process ends, even after kill -9, so that a lock file that
@@ -52,6 +60,9 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
 
     Args:
         shared: Admit other processes that share the lock, but none that does not.
+        silent_s: Seconds for which nothing in the folder must have changed before it counts as
+            free, if a process of another machine may have locked it on a file system whose locks
+            do not exclude other machines; None: it counts as free at once.
 
     Raises:
         RunError: if another process or thread has locked the folder, or if it is a file.
@@ -73,7 +84,7 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
             raise _in_use(folder, f"process {os.getpid()}")
         _held.add(key)
     try:
-        file = _acquire(folder, shared)
+        file = _acquire(folder, shared, silent_s)
         try:
             yield
         finally:
@@ -95,7 +106,7 @@ def is_unused(folder: Path) -> bool:
     )
 
 
-def _acquire(folder: Path, shared: bool) -> int:
+def _acquire(folder: Path, shared: bool, silent_s: float | None) -> int:
     """Return the descriptor of the lock file, which holds the lock and names its owner.
 
     Raises:
@@ -108,7 +119,7 @@ def _acquire(folder: Path, shared: bool) -> int:
         except OSError as error:
             raise _not_writable(folder, error) from None
         try:
-            is_ours = _try_lock(file, path, shared)
+            is_ours = _try_lock(file, path, shared, silent_s)
             if not is_ours and not retries:
                 raise _in_use(folder, _name_of(_owner(path)))
             if not is_ours or not _is_same_file(file, path):
@@ -142,8 +153,10 @@ def _release(file: int, path: Path, shared: bool) -> None:
             path.unlink()
 
 
-def _try_lock(file: int, path: Path, shared: bool) -> bool:
+def _try_lock(file: int, path: Path, shared: bool, silent_s: float | None) -> bool:
     """Return whether the lock was free and now belongs to this process."""
+    # Read before: POSIX locks are lost if any descriptor of the file is closed.
+    owner = _owner(path)
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -161,9 +174,40 @@ def _try_lock(file: int, path: Path, shared: bool) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     except OSError:  # The file system has no locks.
-        owner = _owner(path)
-        return not _is_alive(owner) or (shared and bool(owner.get("shared")))
-    return True
+        if _is_alive(owner):
+            return shared and bool(owner.get("shared"))
+        is_certain = False
+    else:
+        is_certain = silent_s is None or not _is_locked_locally(path)
+    if is_certain or silent_s is None or owner.get("host") == socket.gethostname():
+        return True
+    return _seconds_unchanged(path.parent) > silent_s
+
+
+def _is_locked_locally(path: Path) -> bool:
+    """Return whether locks of this file do not exclude processes of other machines."""
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:  # Another system than Linux.
+        return False
+    path, found, options = real_path(path), Path(), ""
+    for line in lines:
+        _, escaped, _, *rest = line.split(" ")
+        point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), escaped))
+        # A later file system hides an earlier one at the same place.
+        if path.is_relative_to(point) and len(point.parts) >= len(found.parts):
+            found, options = point, rest[0]
+    return not LOCAL_LOCKS.isdisjoint(options.split(","))
+
+
+def _seconds_unchanged(folder: Path) -> float:
+    """Return for how many seconds no file or folder below a folder has been written."""
+    latest = 0.0
+    for root, _, names in os.walk(folder):
+        for path in (root, *(os.path.join(root, name) for name in names)):
+            with contextlib.suppress(OSError):  # Removed in the meantime.
+                latest = max(latest, os.lstat(path).st_mtime)
+    return time.time() - latest
 
 
 def _is_same_file(file: int, path: Path) -> bool:

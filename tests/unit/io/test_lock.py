@@ -1,12 +1,17 @@
+import errno
+import json
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from codes import raises_code
 from ushape.errors import RunError
+from ushape.io import lock
 from ushape.io.lock import LOCK_FILE, is_unused, locked
 
 HOLD = """
@@ -141,3 +146,91 @@ def test_shared_lock_admits_only_those_that_share_it(tmp_path, monkeypatch):
         pass
     owner.kill()
     owner.communicate()
+
+
+@pytest.fixture(params=["no locks", "local locks"])
+def without_locks_between_machines(request, tmp_path, monkeypatch):
+    """The temporary folder is on a file system whose locks do not exclude other machines."""
+    if request.param == "no locks":
+        if sys.platform == "win32":
+            pytest.skip("POSIX locks")
+        import fcntl
+
+        def refuse(*arguments):
+            raise OSError(errno.ENOSYS, "Function not implemented")
+
+        monkeypatch.setattr(fcntl, "lockf", refuse)
+    else:
+        use_mounts(tmp_path, monkeypatch, "rw,vers=3,nolock,local_lock=all")
+
+
+def use_mounts(tmp_path, monkeypatch, options):
+    mounts = tmp_path.with_name(f"{tmp_path.name}-mounts")
+    place = str(tmp_path).replace(" ", "\\040")
+    mounts.write_text(
+        f"/dev/root / ext4 rw,nolock 0 0\nx:/y {place} nfs4 {options} 0 0\n"
+        f"x:/z {place}/other nfs4 rw,localflock 0 0\n"
+    )
+    monkeypatch.setattr(lock, "MOUNTS", mounts)
+
+
+def leave(folder, age_s=0.0, **owner):
+    """Leave the lock and a file of a process that has ended or runs on another machine."""
+    folder.mkdir()
+    if owner:
+        (folder / LOCK_FILE).write_text(json.dumps({"process": 1, "started": 1.0, **owner}))
+    (folder / "below").mkdir()
+    (folder / "below" / "file").touch()
+    make_older(folder, age_s)
+
+
+def make_older(folder, age_s):
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (time.time() - age_s,) * 2)
+
+
+@pytest.mark.usefixtures("without_locks_between_machines")
+@pytest.mark.parametrize("owner", [{"host": "another"}, {}], ids=["other machine", "unknown"])
+def test_folder_of_another_machine_is_in_use_until_it_is_silent_for_long(tmp_path, owner):
+    leave(tmp_path / "run", 3500.0, **owner)
+    with raises_code(RunError, "folder_in_use"), locked(tmp_path / "run", silent_s=3600.0):
+        pass
+    make_older(tmp_path / "run", 3700.0)
+    os.utime(tmp_path / "run" / "below" / "file")  # It has just been written.
+    with raises_code(RunError, "folder_in_use"), locked(tmp_path / "run", silent_s=3600.0):
+        pass
+    make_older(tmp_path / "run", 3700.0)
+    with locked(tmp_path / "run", silent_s=3600.0):
+        pass
+    assert (tmp_path / "run" / "below" / "file").exists()
+
+
+@pytest.mark.usefixtures("without_locks_between_machines")
+def test_folder_of_another_machine_counts_as_free_if_no_time_is_stated(tmp_path):
+    leave(tmp_path / "run", host="another")
+    with locked(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.usefixtures("without_locks_between_machines")
+def test_folder_of_a_process_of_this_machine_that_has_ended_is_free_at_once(tmp_path):
+    leave(tmp_path / "run", host=socket.gethostname())
+    with locked(tmp_path / "run", silent_s=3600.0):
+        pass
+
+
+@pytest.mark.usefixtures("without_locks_between_machines")
+def test_folder_of_a_running_process_of_this_machine_is_in_use(holder, tmp_path):
+    make_older(tmp_path / "run", 7200.0)
+    with raises_code(RunError, "folder_in_use"), locked(tmp_path / "run", silent_s=3600.0):
+        pass
+
+
+@pytest.mark.parametrize("options", ["rw,local_lock=none", "rw,local_lock=flock", "rw,flock"])
+def test_real_lock_of_a_killed_process_of_another_machine_is_free_at_once(
+    options, tmp_path, monkeypatch
+):
+    use_mounts(tmp_path, monkeypatch, options)
+    leave(tmp_path / "run", host="another")
+    with locked(tmp_path / "run", silent_s=3600.0):
+        pass
