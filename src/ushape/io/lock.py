@@ -204,9 +204,9 @@ def _seconds_unchanged(folder: Path) -> float:
     """Return for how many seconds no file or folder below a folder has been written."""
     latest = 0.0
     for root, _, names in os.walk(folder):
-        for path in (root, *(os.path.join(root, name) for name in names)):
+        for path in (Path(root), *(Path(root, name) for name in names)):
             with contextlib.suppress(OSError):  # Removed in the meantime.
-                latest = max(latest, os.lstat(path).st_mtime)
+                latest = max(latest, path.lstat().st_mtime)
     return time.time() - latest
 
 
