@@ -61,7 +61,7 @@ def inspect_machine(device: str = "auto", devices: int = 1) -> Machine:
         raise PlanError(
             f"Device {device} is not available; available: {', '.join(found)}.",
             code="device_not_available",
-            hint="Use --device auto for the fastest available one.",
+            hint=_hint_for(device),
         )
     _refuse_too_many(chosen, devices)
     main_memory = _main_memory_bytes()
@@ -79,6 +79,25 @@ def inspect_machine(device: str = "auto", devices: int = 1) -> Machine:
         main_memory_bytes=main_memory,
         has_bf16=has_bf16,
         devices=devices,
+    )
+
+
+def _hint_for(device: str) -> str:
+    """Return what to use in place of a device that is no available type of device."""
+    names = [name.strip().partition(":") for name in device.split(",")]
+    kinds = {kind for kind, _, _ in names}
+    if len(kinds) > 1 or not kinds <= {"cpu", "cuda", "mps"} or names == [(device, "", "")]:
+        return "Use --device auto for the fastest available one."
+    numbers = [number for _, _, number in names if number]
+    kind = kinds.pop()
+    chosen = f"CUDA_VISIBLE_DEVICES={','.join(numbers)}" if kind == "cuda" and numbers else ""
+    if len(names) == 1:
+        how = f" and set the environment variable {chosen} to choose the GPU" if chosen else ""
+        return f"Use --device {kind}{how}."
+    how = f" The environment variable {chosen} chooses the GPUs." if chosen else ""
+    return (
+        "Lists of devices are for commands that train several models. To train one model on "
+        f"several devices: ushape train DATA --device {kind} --devices {len(names)}.{how}"
     )
 
 

@@ -86,6 +86,37 @@ def test_inspect_machine_describes_this_machine_and_refuses_unknown_devices():
     assert caught.value.code == "device_not_available"
 
 
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("abacus", ["--device auto"]),
+        ("cuda,mps", ["--device auto"]),
+        ("cpu:1", ["--device cpu."]),
+        ("cuda:1", ["--device cuda and", "CUDA_VISIBLE_DEVICES=1 "]),
+        ("cuda:0,cuda:2", ["train DATA --device cuda --devices 2", "CUDA_VISIBLE_DEVICES=0,2 "]),
+        ("cuda,cuda", ["train DATA --device cuda --devices 2."]),
+        ("cpu, cpu,cpu", ["train DATA --device cpu --devices 3."]),
+    ],
+)
+@pytest.mark.parametrize("has_gpus", [False, True])
+def test_inspect_machine_says_how_to_choose_numbered_or_several_devices(
+    device, expected, has_gpus, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpus)
+    with raises_code(PlanError, "device_not_available") as caught:
+        inspect_machine(device)
+    assert [text for text in expected if text not in caught.value.hint] == []
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_inspect_machine_names_auto_if_a_type_is_missing(device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with raises_code(PlanError, "device_not_available") as caught:
+        inspect_machine(device)
+    assert "--device auto" in caught.value.hint
+
+
 def test_inspect_machine_refuses_more_gpus_than_there_are(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
