@@ -14,6 +14,7 @@ import yaml
 
 from commands import command_environment
 from ushape.distributed.parts import Part, part_of_task
+from ushape.planning.run import Run
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "cluster"
@@ -92,6 +93,23 @@ def test_only_exit_code_2_of_a_part_is_not_repeated_in_nextflow_and_aws_batch():
 @pytest.mark.skipif(BASH is None, reason="needs bash")
 def test_slurm_script_is_valid():
     subprocess.run([BASH, "-n", FOLDER / "job.sh"], check=True)
+
+
+@pytest.mark.skipif(BASH is None, reason="needs bash")
+def test_script_for_several_machines_resumes_the_run_if_it_is_started_again(tmp_path):
+    page = (ROOT / "docs" / "how-to" / "several-gpus.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", page, re.DOTALL)
+    code = f'srun() {{ echo "$@"; }}\n{script}'
+
+    def start():
+        return subprocess.check_output([BASH, "-ec", code], cwd=tmp_path, text=True).split()
+
+    assert start()[:3] == ["ushape", "train", "my_images"]
+    run = Run(tmp_path / "runs" / "my_images")
+    run.folder.mkdir(parents=True)
+    assert start()[1] == "train"  # It was killed while it planned.
+    run.plan_path.touch()
+    assert start() == ["ushape", "resume", "runs/my_images"]
 
 
 @pytest.mark.slow
