@@ -81,10 +81,10 @@ def write_ome_zarr(path, values):
 
 
 def make_task(folder, shape, block, **values):
-    """Describe a prediction with one chunk for each block, and create its images."""
+    """Store the description of a prediction with one chunk for each block; create its images."""
 
     def pyramid(name, dtype, levels=1):
-        own = Pyramid(
+        return Pyramid(
             path=folder / name,
             version="0.5",
             shape=shape,
@@ -92,12 +92,10 @@ def make_task(folder, shape, block, **values):
             chunk=block,
             most_levels=levels,
         )
-        own.create()
-        return own
 
     steps = len(values.get("cleanings", ()))
     is_separated = values.pop("is_separated", False)
-    return BlockTask(
+    task = BlockTask(
         **{
             "folder": folder,
             "image": folder / "image.zarr",
@@ -122,3 +120,7 @@ def make_task(folder, shape, block, **values):
             **values,
         }
     )
+    task.save()
+    for own in (*task.pyramids, *task.intermediates):
+        own.create()
+    return task

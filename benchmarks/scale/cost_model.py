@@ -87,15 +87,17 @@ def measure_block(folder: Path, run: Path, gigabytes: float) -> tuple[float, flo
     call_ushape([*command, "--chunk", "512", "--shard", "2048", "--memory-gb", "0.001"])
     place = block_task.task_folder(output)
     task = block_task.open_task(place)
-    (place / "done" / "predict.all").unlink()  # So that blocks are computed again, here.
+    (
+        place / "done" / task.token / "predict.all"
+    ).unlink()  # So that blocks are computed again, here.
     stage, box = "predict", task.grid("predict").box(0)
     px = int(np.prod([last - first for first, last in box]))
-    _, bands = blocks._open_model(str(place), "cpu")
+    _, bands = blocks._open_model(str(place), "cpu", task.token)
     mask = task.output.open()
     values = mask[tuple(slice(*edge) for edge in box)]
-    blocks.run_block(str(place), "cpu", stage, 0)  # Warm.
+    blocks.run_block(str(place), task.token, "cpu", stage, 0)  # Warm.
     task.marker(stage, 0).unlink()
-    whole = processor_s(lambda: blocks.run_block(str(place), "cpu", stage, 0))
+    whole = processor_s(lambda: blocks.run_block(str(place), task.token, "cpu", stage, 0))
     read = processor_s(lambda: bands.read_box(box))
     write = processor_s(lambda: write_box(mask, box, values))
     return read / px, max(0.0, whole - read - write) / px, write / px

@@ -113,8 +113,8 @@ def watch(parent: int, output: Path, found: Measured, now: float, kill_at: list[
 
 def count_markers(output: Path) -> int:
     """Return how many blocks of the first stage are finished, or 0 once the stage is closed."""
-    folder = output.with_name(f"{output.name}.blocks") / "done" / "predict"
-    return sum(1 for _ in folder.glob("*/*"))
+    folder = output.with_name(f"{output.name}.blocks") / "done"
+    return sum(1 for _ in folder.glob("*/predict/*/*"))
 
 
 def worker_processes(parent: int) -> list[psutil.Process]:

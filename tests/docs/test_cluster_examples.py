@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import kubernetes_validate
@@ -59,7 +60,15 @@ def test_dockerfile_installs_the_pinned_packages_and_runs_as_a_user():
     assert {"pyproject.toml", "constraints.txt", "src", *needed} <= copied
     (install,) = (rest for word, rest in lines if word == "RUN" and "pip install" in rest)
     assert "-c constraints.txt" in install
-    assert re.search(r"^torch==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    pinned = (ROOT / "constraints.txt").read_text()
+    assert re.search(r"^torch==", pinned, re.MULTILINE)
+    # Without them, `predict-zarr`, its workers, slides and URLs would be refused.
+    (extras,) = re.findall(r'"\.\[(.+)\]"', install)
+    assert set(extras.split(",")) == {"cluster", "remote", "slides", "zarr"}
+    options = tomllib.loads(project)["project"]["optional-dependencies"]
+    for package in (one for extra in extras.split(",") for one in options[extra]):
+        name = re.match(r"[\w-]+", package)[0]
+        assert re.search(rf"^{name}==", pinned, re.MULTILINE), package
     (user,) = (rest for word, rest in lines if word == "USER")
     pod = jobs()[0]["spec"]["template"]["spec"]["securityContext"]
     assert user == str(pod["runAsUser"]) != "0"

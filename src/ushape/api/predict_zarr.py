@@ -16,6 +16,7 @@ from ushape.distributed.block_prediction import open_image
 from ushape.distributed.block_separation import count_cut_parts
 from ushape.distributed.block_task import (
     PREDICT,
+    TASK_FILE,
     BlockTask,
     has_task,
     open_task,
@@ -164,7 +165,7 @@ def _open_or_plan(
         }
         if not has_task(folder):
             refuse_existing_output(output, overwrite)
-            plan_task(
+            planned = plan_task(
                 predictor,
                 bands,
                 runs=[absolute_path(one) for one in folders],
@@ -174,7 +175,10 @@ def _open_or_plan(
                 settings=settings,
                 origin=origin,
                 **options,
-            ).save()
+            )
+            if overwrite:  # A block of the former prediction may have been written since then.
+                _remove(output)
+            planned.save()
     task = open_task(folder)
     if not same_origin(task, origin):
         raise RunError(
@@ -227,8 +231,8 @@ def _compute(task: BlockTask, execute: Execute, device: str, part: Part, console
     if left:
         console.say(
             f"This part is finished; {pluralize(left, 'block')} of other parts are left. The last "
-            "part to end completes the image. If parts were stopped, repeat them, or repeat the "
-            "call once with --part 1/1."
+            "part to end completes the image. If parts were stopped, repeat them or the whole "
+            "array, or repeat the call once with --part 1/1."
         )
         return
     for pyramid in task.pyramids:
@@ -289,7 +293,10 @@ def _check_output(image: Path, output: Path) -> None:
 
 
 def _remove(output: Path) -> None:
-    """Remove a former output and the description of its prediction."""
-    remove_quietly(task_folder(output))
-    for path in (output, probabilities_path(output)):
+    """Remove a former output and the description of its prediction.
+
+    The description is removed first: blocks that are still computed elsewhere write nothing more.
+    """
+    folder = task_folder(output)
+    for path in (folder / TASK_FILE, folder, output, probabilities_path(output)):
         remove_quietly(path)

@@ -19,7 +19,7 @@ from ushape.distributed.block_pieces import (
     label_values,
 )
 from ushape.distributed.block_task import CLEAN, FIND, PREDICT, BlockTask, CleaningStep
-from ushape.io.streaming.ome_pyramid import read_box, write_box
+from ushape.io.streaming.ome_pyramid import read_box
 from ushape.labels import Region
 from ushape.transforms.morphology import Cleaning, classes_beneath
 
@@ -57,9 +57,9 @@ def clean_block(task: BlockTask, step: int, index: int) -> None:
     else:
         classes[chosen] = how.beneath[-1]
     if step + 1 < len(task.classes):
-        write_box(task.classes[step + 1].open(), box, classes)
+        task.write(task.classes[step + 1].open(), box, classes)
     else:
-        write_box(task.output.open(), box, task.values_of(classes))
+        task.write(task.output.open(), box, task.values_of(classes))
 
 
 def cleaning_steps(

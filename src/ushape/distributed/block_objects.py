@@ -11,7 +11,7 @@ from ushape.distributed.block_pieces import (
     label_values,
 )
 from ushape.distributed.block_task import OBJECTS, PIECES, PREDICT, BlockTask
-from ushape.io.streaming.ome_pyramid import read_box, write_box
+from ushape.io.streaming.ome_pyramid import read_box
 
 
 def store_pieces(task: BlockTask, index: int) -> None:
@@ -48,7 +48,7 @@ def number_block(task: BlockTask, index: int) -> None:
         labels = read_box(task.labels, task.grid(PREDICT).box(index))
     own = PieceTable(task.table_folder(OBJECTS)).load(index)
     table = np.concatenate([np.zeros(1, np.uint32), own])
-    write_box(task.objects.open(), task.grid(PREDICT).box(index), table[labels])
+    task.write(task.objects.open(), task.grid(PREDICT).box(index), table[labels])
 
 
 def _label(task: BlockTask, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from ushape.inference.predictor import Predictor, check_dimensions
 from ushape.inference.slices import READ_PX, predict_bands
 from ushape.inference.streaming import average_bands, working_shape
 from ushape.io.streaming import Bands, BandWriter, open_boxes
-from ushape.io.streaming.ome_pyramid import Pyramid, write_box
+from ushape.io.streaming.ome_pyramid import Pyramid
 from ushape.io.streaming.sinks import RowLayout, RowSink
 from ushape.normalization import Normalization
 from ushape.transforms.growing import GROWN_PX, grow_bands, source_box
@@ -158,7 +158,7 @@ def predict_block(task: BlockTask, predictor: Predictor, bands: Bands, box: Box)
     """
     target = task.classes[0] if task.classes else task.output
     masks, shares, distances = (
-        None if one is None else _block_writer(one, box)
+        None if one is None else _block_writer(task, one, box)
         for one in (target, task.probabilities, task.distance)
     )
     assert masks is not None, "the mask is always written"
@@ -174,7 +174,7 @@ def predict_block(task: BlockTask, predictor: Predictor, bands: Bands, box: Box)
         writer.finish()
 
 
-def _block_writer(pyramid: Pyramid, box: Box) -> BandWriter:
+def _block_writer(task: BlockTask, pyramid: Pyramid, box: Box) -> BandWriter:
     """Return a writer of the rows of a block, (n, *box[1:]) or (n, *box[1:], C)."""
     array, top = pyramid.open(), box[0][0]
     channels = () if pyramid.channels is None else (pyramid.channels,)
@@ -189,7 +189,7 @@ def _block_writer(pyramid: Pyramid, box: Box) -> BandWriter:
     def put(rows: np.ndarray) -> None:
         nonlocal done
         part = ((top + done, top + done + len(rows)), *box[1:])
-        write_box(array, part, np.moveaxis(rows, -1, 0) if channels else rows)
+        task.write(array, part, np.moveaxis(rows, -1, 0) if channels else rows)
         done += len(rows)
 
     def convert(rows: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from ushape.distributed.block_task import OBJECTS, PARTS, PREDICT, SEPARATE, Blo
 from ushape.inference.predictor import Predictor
 from ushape.inference.separation import separate
 from ushape.io.files import replacing, write_json
-from ushape.io.streaming.ome_pyramid import read_box, write_box
+from ushape.io.streaming.ome_pyramid import read_box
 from ushape.types import Box
 
 
@@ -88,7 +88,7 @@ def separate_block(task: BlockTask, predictor: Predictor, index: int) -> None:
         keys.append(first)
     if task.labels is not None:
         _store_objects(task, index, numbers, np.concatenate(keys))
-    write_box(task.output.open(), box, task.values_of(found))
+    task.write(task.output.open(), box, task.values_of(found))
 
 
 def number_objects(task: BlockTask) -> None:
@@ -106,7 +106,7 @@ def _store_objects(task: BlockTask, index: int, numbers: np.ndarray, keys: np.nd
     used, labels = np.unique(numbers, return_inverse=True)
     labels = labels.reshape(numbers.shape) + (0 if 0 in used else 1)
     box = task.grid(PREDICT).box(index)
-    write_box(task.labels.open(), box, labels.astype(np.int32))
+    task.write(task.labels.open(), box, labels.astype(np.int32))
     with replacing(task.pieces_path(SEPARATE, index)) as file:
         np.savez_compressed(file, keys=keys[used[used > 0] - 1])
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +16,9 @@ import numpy as np
 from ushape.distributed.grid import BlockGrid
 from ushape.errors import RunError
 from ushape.io.files import read_sealed_json, remove_quietly, temporary_name, write_sealed_json
-from ushape.io.streaming.ome_pyramid import Pyramid
+from ushape.io.streaming.ome_pyramid import Pyramid, write_box
 from ushape.normalization import Normalization
+from ushape.types import Box
 
 PREDICT, LEVEL, PIECES, OBJECTS = "predict", "level_", "pieces", "objects"
 """Names of the stages: prediction, sampling of each further resolution level, connected parts
@@ -28,7 +30,11 @@ FIND, CLEAN = "find_", "clean_"
 PARTS, SEPARATE = "parts", "separate"
 """Names of the stages of the separation: connected parts in each block, and their division."""
 
-TASK_FILE, DONE = "task.json", "done"
+TASK_FILE, DONE, FOUND, TABLES = "task.json", "done", "pieces", "tables"
+"""Names in the folder: description, markers, pieces of the blocks, and decisions about them."""
+
+SAVE_ATTEMPTS = 5
+"""How often the folder is created if blocks of a former task write into it."""
 
 MARKERS_PER_FOLDER = 1000
 
@@ -115,7 +121,7 @@ class BlockTask:
     @property
     def has_begun(self) -> bool:
         """Whether any block has been finished."""
-        return (self.folder / DONE).exists()
+        return self._markers.exists()
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -149,12 +155,12 @@ class BlockTask:
 
     def pieces_path(self, stage: str, index: int) -> Path:
         """Return the path of the pieces of a block that a stage has found."""
-        folder = self.folder / "pieces" / stage / f"{index // MARKERS_PER_FOLDER:06}"
+        folder = self.folder / FOUND / stage / f"{index // MARKERS_PER_FOLDER:06}"
         return folder / f"{index:09}.npz"
 
     def table_folder(self, stage: str) -> Path:
         """Return the folder of what was decided for the pieces of all blocks, for a stage."""
-        return self.folder / "tables" / stage
+        return self.folder / TABLES / stage
 
     def grid(self, stage: str) -> BlockGrid:
         """Return the blocks of a stage; those of all stages but the levels are the same."""
@@ -167,7 +173,11 @@ class BlockTask:
 
     def marker(self, stage: str, index: int) -> Path:
         """Return the path of the file that exists once a block is finished."""
-        return self.folder / DONE / stage / f"{index // MARKERS_PER_FOLDER:06}" / f"{index:09}"
+        return self._markers / stage / f"{index // MARKERS_PER_FOLDER:06}" / f"{index:09}"
+
+    def is_finished(self, stage: str, index: int) -> bool:
+        """Whether a block of a stage is finished."""
+        return self.is_complete(stage) or self.marker(stage, index).exists()
 
     def is_complete(self, stage: str) -> bool:
         """Whether all blocks of a stage are finished."""
@@ -175,14 +185,36 @@ class BlockTask:
 
     def left_blocks(self, stage: str) -> list[int]:
         """Return the numbers of the blocks of a stage that are not finished, in order."""
-        if self.is_complete(stage):
-            return []
-        folder = self.folder / DONE / stage
+        folder = self._markers / stage
         done = {int(path.name) for path in folder.glob("*/*") if path.name.isdigit()}
+        if self.is_complete(stage):  # Only now: another process may have just removed the markers.
+            return []
         return [index for index in range(self.count(stage)) if index not in done]
 
+    def check_current(self) -> None:
+        """Check that this task is still the one in its folder.
+
+        Raises:
+            RunError: if it was removed, or replaced by another one.
+        """
+        open_current_task(self.folder, self.token)
+
+    def write(self, array: Any, box: Box, values: np.ndarray) -> None:
+        """Write chunks of a block, as `write_box`, unless the output is that of another task.
+
+        Raises:
+            RunError: if this task was removed, or replaced by another one.
+        """
+        self.check_current()
+        write_box(array, box, values)
+
     def mark(self, stage: str, index: int) -> None:
-        """State that a block is finished, whose chunks are on the disk."""
+        """State that a block is finished, whose chunks are on the disk.
+
+        Raises:
+            RunError: if this task was removed, or replaced by another one.
+        """
+        self.check_current()
         marker = self.marker(stage, index)
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
@@ -191,7 +223,7 @@ class BlockTask:
         """Replace the markers of a stage whose blocks are all finished by a single one."""
         self._closed(stage).parent.mkdir(parents=True, exist_ok=True)
         self._closed(stage).touch()
-        shutil.rmtree(self.folder / DONE / stage, ignore_errors=True)
+        shutil.rmtree(self._markers / stage, ignore_errors=True)
 
     def save(self) -> None:
         """Write the description into a new folder, unless another process has done so.
@@ -205,15 +237,36 @@ class BlockTask:
         temporary.mkdir(parents=True, exist_ok=True)
         try:
             write_sealed_json(temporary / TASK_FILE, values)
-            temporary.rename(self.folder)
-        except OSError:
-            if not (self.folder / TASK_FILE).exists():  # Otherwise, another process was faster.
-                raise
+            for _ in range(SAVE_ATTEMPTS):
+                with suppress(OSError):
+                    temporary.rename(self.folder)
+                if has_task(self.folder):  # Another process may have been faster.
+                    return
+                self._remove_former()
         finally:
             remove_quietly(temporary)
+        raise RunError(
+            f"{self.folder} cannot be created.",
+            code="task_folder_occupied",
+            hint="If there is a file or folder of this name that you do not need, remove it. Check "
+            "that you may write beside the output.",
+        )
+
+    def _remove_former(self) -> None:
+        """Remove what blocks of a former task wrote into the folder after it had been removed."""
+        names = [one.path.name for one in self.intermediates]
+        for name in (DONE, FOUND, TABLES, *names):
+            remove_quietly(self.folder / name)
+        with suppress(OSError):  # Files of others are kept.
+            self.folder.rmdir()
+
+    @property
+    def _markers(self) -> Path:
+        """Folder of the markers, of this task only: blocks of a former one may still be running."""
+        return self.folder / DONE / self.token
 
     def _closed(self, stage: str) -> Path:
-        return self.folder / DONE / f"{stage}.all"
+        return self._markers / f"{stage}.all"
 
 
 def task_folder(output: Path) -> Path:
@@ -271,6 +324,23 @@ def open_task(folder: Path) -> BlockTask:
             code="damaged_task",
             hint="Remove the folder and the output, and start again.",
         ) from None
+
+
+def open_current_task(folder: Path, token: str) -> BlockTask:
+    """Read the description of the task with a token.
+
+    Raises:
+        RunError: if it was removed, or replaced by another one, or is damaged.
+    """
+    task = open_task(folder) if has_task(folder) else None
+    if task is None or task.token != token:
+        raise RunError(
+            f"The prediction of {folder} was removed or replaced while its blocks were computed.",
+            code="task_replaced",
+            hint="Another call with --overwrite, or somebody who removed the folder, has begun "
+            "anew. To continue that prediction, run its command.",
+        )
+    return task
 
 
 def same_origin(task: BlockTask, origin: Mapping[str, Any]) -> bool:

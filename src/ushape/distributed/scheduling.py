@@ -267,7 +267,15 @@ class DaskExecutor:
                 yield from tasks.take_finished(timeout_s=1.0)
                 self._check_connection()
         finally:
-            tasks.cancel()
+            self._cancel(tasks)
+
+    def _cancel(self, tasks: _Tasks) -> None:
+        """Take back what has not started, and say what the workers of a cluster still compute."""
+        most = tasks.cancel()
+        if most and self._worker_count and self.threads is None:
+            self.say(
+                f"The workers finish what they have begun: at most {pluralize(most, 'block')}."
+            )
 
     def _count_workers(self) -> int:
         """Return the number of workers, counted every few seconds, and report if there is none.
@@ -385,9 +393,10 @@ class _Tasks:
                 f"Block {index}: {error.allowed_failures + 1} workers ended while they computed "
                 f"it, the last of them {error.last_worker.address}.",
                 code="workers_ended",
-                hint="A worker that needs more memory than it has is ended. Use smaller blocks or "
-                "fewer workers on each computer, and run the same command again; finished blocks "
-                "are kept.",
+                hint="A worker that needs more memory than it has is ended. Use fewer workers on "
+                "each computer, or give each of them more memory (`dask worker --memory-limit`), "
+                "and run the same command again; finished blocks are kept. Only another output, or "
+                "--overwrite, can have smaller blocks.",
             )
         raise RunError(
             f"Block {index} could not be sent to a worker: {type(error).__name__}: {error}.",
@@ -396,11 +405,13 @@ class _Tasks:
             "workers and here.",
         )
 
-    def cancel(self) -> None:
-        """Take back the tasks that have not started."""
+    def cancel(self) -> int:
+        """Take back the tasks that have not started, and return how many may have started."""
+        count = sum(future.status == "pending" for future in self.running)
         with suppress(Exception):  # The connection may be lost, and an error is on its way.
             self._client.cancel(list(self.running))
         self.running.clear()
+        return count
 
 
 def _named(error: UshapeError, index: int, worker: str) -> UshapeError:

@@ -14,7 +14,9 @@ from scipy import ndimage
 from block_runs import KINDS, blobs, make_plan, make_run, write_ome_zarr
 from ushape.api.predict_zarr import predict_zarr
 from ushape.distributed import blocks
-from ushape.distributed.block_task import open_task, task_folder
+from ushape.distributed.block_plan import plan_task
+from ushape.distributed.block_prediction import predict_block
+from ushape.distributed.block_task import PREDICT, open_task, task_folder
 from ushape.errors import DataError, RunError
 from ushape.inference.decision_rule import ClassRule, DecisionRule, apply_rule
 from ushape.inference.predictor import Predictor
@@ -216,8 +218,9 @@ def test_an_image_that_has_changed_is_refused_and_predicted_anew(run, image, tmp
     assert files_of(output) != before
 
 
-@pytest.mark.parametrize("kind", ["image"], indirect=True)
-def test_overwriting_with_another_run_uses_its_network(run, image, tmp_path):
+@pytest.fixture
+def other(run, tmp_path):
+    """A run like the other one, with other weights."""
     other = tmp_path / "other"
     shutil.copytree(run, other)
     weights = load_file(Run(run).weights_path)
@@ -226,9 +229,51 @@ def test_overwriting_with_another_run_uses_its_network(run, image, tmp_path):
         for name, values in weights.items()
     }
     Run(other).save_weights(weights, {"epoch": 1})
+    return other
+
+
+@pytest.mark.parametrize("kind", ["image"], indirect=True)
+def test_overwriting_with_another_run_uses_its_network(run, other, image, tmp_path):
     one, two = tmp_path / "one.zarr", tmp_path / "two.zarr"
     predict_zarr(other, image, output=one, **SMALL)
     predict_zarr(run, image, output=two, **SMALL)
     assert files_of(one / "0") != files_of(two / "0")
     predict_zarr(other, image, output=two, overwrite=True, **SMALL)
     assert files_of(one / "0") == files_of(two / "0")
+
+
+@pytest.mark.parametrize("kind", ["image"], indirect=True)
+def test_blocks_of_an_overwritten_prediction_write_nothing_more(run, other, image, tmp_path):
+    output = tmp_path / "mask.zarr"
+    predict_zarr(other, image, output=output, part="1/2", **SMALL)
+    old = open_task(task_folder(output))
+    place, model = str(old.folder), blocks._open_model(str(old.folder), "cpu", old.token)
+    predict_zarr(run, image, output=output, overwrite=True, **SMALL)
+    expected, described = files_of(output), files_of(old.folder)
+    with pytest.raises(RunError) as waiting:  # A worker begins a block that was waiting.
+        blocks.run_block(place, old.token, "cpu", PREDICT, 1)
+    with pytest.raises(RunError) as running:  # A worker has computed a block.
+        predict_block(old, *model, old.grid(PREDICT).box(1))
+    assert waiting.value.code == running.value.code == "task_replaced"
+    assert files_of(output) == expected
+    assert files_of(old.folder) == described
+
+
+@pytest.mark.parametrize("kind", ["image"], indirect=True)
+def test_what_a_block_writes_while_its_output_is_overwritten_is_removed(
+    run, other, image, tmp_path, monkeypatch
+):
+    output, straight = tmp_path / "mask.zarr", tmp_path / "straight.zarr"
+    predict_zarr(run, image, output=straight, **SMALL)
+    predict_zarr(other, image, output=output, part="1/2", **SMALL)
+    old = open_task(task_folder(output))
+
+    def plan_and_write(*arguments, **options):
+        for path in (output / "0" / "c" / "0" / "0", old.marker(PREDICT, 1)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"old")
+        return plan_task(*arguments, **options)
+
+    monkeypatch.setattr("ushape.api.predict_zarr.plan_task", plan_and_write)
+    predict_zarr(run, image, output=output, overwrite=True, **SMALL)
+    assert files_of(output / "0") == files_of(straight / "0")

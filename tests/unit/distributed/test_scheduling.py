@@ -2,19 +2,23 @@
 
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import distributed
 import psutil
 import pytest
 import torch
+from distributed.scheduler import KilledWorker
 
 import block_functions
 from ushape.distributed.dask_versions import differences
-from ushape.distributed.scheduling import DaskExecutor, dask_executor
+from ushape.distributed.scheduling import DaskExecutor, _Tasks, dask_executor
 from ushape.errors import ConfigError, DataError, RunError, UshapeError
 
 
@@ -92,6 +96,43 @@ def test_executor_is_usable_after_an_error(execute):
     with pytest.raises(DataError):
         list(execute(block_functions.refuse, range(10)))
     assert sorted(execute(block_functions.square, range(3))) == [0, 1, 4]
+
+
+def test_hint_after_killed_workers_keeps_the_finished_blocks():
+    killed = KilledWorker("block-3", SimpleNamespace(address="tcp://10.0.0.5:1"), 3)
+    future = Mock(status="error", exception=Mock(return_value=killed))
+    tasks = _Tasks(None, block_functions.square, "block", None)
+    tasks.running[future] = 3
+    tasks._ended.put(future)
+    with pytest.raises(RunError) as caught:
+        list(tasks.take_finished(0.1))
+    assert caught.value.code == "workers_ended"
+    assert caught.value.message == (
+        "Block 3: 4 workers ended while they computed it, the last of them tcp://10.0.0.5:1."
+    )
+    # The size of the blocks belongs to the task: with another one, the same output is refused.
+    same, _, other = caught.value.hint.partition("finished blocks are kept")
+    assert "fewer workers" in same
+    assert "--memory-limit" in same
+    assert "smaller" not in same
+    assert "smaller blocks" in other
+
+
+@pytest.mark.parametrize("is_cluster", [True, False])
+def test_after_an_interrupt_the_blocks_that_still_run_are_stated(client, is_cluster, tmp_path):
+    said, threads = [], None if is_cluster else torch.get_num_threads()
+    execute = DaskExecutor(client, say=said.append, threads=threads)
+    results = execute(functools.partial(block_functions.marked, tmp_path, seconds=0.3), range(20))
+    next(results)
+    results.close()  # As Ctrl-C does.
+    # 2 workers with 2 blocks each; workers of this computer end with the command.
+    assert len(said) == is_cluster
+    if is_cluster:
+        assert re.fullmatch(
+            r"The workers finish what they have begun: at most [1-4] blocks?\.", said[0]
+        )
+    assert list(DaskExecutor(client, say=said.append)(block_functions.square, [])) == []
+    assert len(said) == is_cluster
 
 
 @pytest.fixture

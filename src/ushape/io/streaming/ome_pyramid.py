@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from ushape.io.streaming.sinks import create_array, multiscale
 from ushape.types import Box
 
 OmeVersion = Literal["0.4", "0.5"]
+
+PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")
+"""End of the name of the file that zarr writes and then renames to that of the chunk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +181,16 @@ def write_box(array: Any, box: Box, values: np.ndarray) -> None:
         flush_file(path)
     for parent in {path.parent for path in written}:
         _flush_folder(parent)
+
+
+def remove_partial_chunks(path: Path) -> None:
+    """Remove the chunks within an image that killed processes have not finished writing.
+
+    If a process is writing a chunk, it gets a FileNotFoundError.
+    """
+    for folder, _, names in os.walk(path):
+        for name in filter(PARTIAL.search, names):
+            remove_quietly(Path(folder, name))
 
 
 def _flush_folder(folder: Path) -> None:
