@@ -189,6 +189,81 @@ def test_edits_survive_a_killed_server_and_are_sent_when_it_returns(browser, sta
         assert (mask[20, 30], mask[35, 30], mask[50, 30]) == (1, 1, 1)
 
 
+def kept_edits(page):
+    """Number of edits that the page would send after it is loaded again."""
+    return page.evaluate(
+        "Object.values(sessionStorage).reduce((sum, one) => sum + JSON.parse(one).length, 0)"
+    )
+
+
+@pytest.mark.parametrize(("status", "name"), [(429, "dish03_02"), (503, "dish04_02")])
+def test_edits_are_kept_while_the_server_refuses_requests(browser, plain, status, name):
+    refusal = {"code": "unavailable", "message": "The server is being stopped.", "hint": ""}
+
+    def refuse(route):
+        route.fulfill(status=status, json=refusal)
+
+    with visited(browser, plain.url, complaint=str(status)) as page:
+        open_image(page, name)
+        set_size(page, 3)
+        page.route("**/api/images/*/edit", refuse)
+        for row in (20, 35):
+            draw(page, SIZE, [(20, row), (40, row)])
+        saved = page.locator("#saved")
+        expect(saved).to_have_text("Not sent yet")
+        wait_until(lambda: mask_color(page, SIZE, (30, 35))[3] == 255)
+        assert kept_edits(page) == 2
+        page.route("**/api/**", refuse)
+        page.reload()
+        expect(page.locator("#message")).to_have_text(refusal["message"])
+        page.unroute("**/api/**")
+        expect(saved).to_have_text("Not sent yet")
+        assert kept_edits(page) == 2
+        page.unroute("**/api/images/*/edit")
+        wait_until(lambda: row_of(plain, name)["revision"] == 2)
+        expect(saved).to_have_text("All saved")
+        assert kept_edits(page) == 0
+
+
+def serve_instead(studio, former, folder):
+    """Kill a studio and open another folder at the same address."""
+    studio.kill()
+    studio.command[studio.command.index(str(former))] = str(folder)
+    studio.start()
+
+
+def test_edits_are_kept_if_another_folder_is_open_when_they_are_sent(browser, started, tmp_path):
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        write_data_set(folder, 2, SyntheticConfig(size=64, groups=2), seed=3)
+        shutil.rmtree(folder / "masks")
+    studio = started(folders[0])
+    dialogs = []
+
+    def accept(dialog):
+        dialogs.append(dialog.type)
+        dialog.accept()
+
+    with visited(browser, studio.url, complaint="Failed to load resource") as page:
+        page.on("dialog", accept)
+        open_image(page, "dish01_01")
+        set_size(page, 3)
+        known = {**studio.get("state"), "changed": []}
+        page.route("**/api/state*", lambda route: route.fulfill(json=known))
+        page.route("**/api/images/*/edit", lambda route: route.abort())
+        draw(page, SIZE, [(20, 20), (40, 20)])
+        draw(page, SIZE, [(20, 40), (40, 40)])
+        expect(page.locator("#saved")).not_to_have_text("All saved")
+        serve_instead(studio, *folders)
+        page.unroute("**/api/images/*/edit")
+        expect(page.locator("h1")).to_contain_text("needs the address with the token")
+        assert dialogs == []  # Nothing is lost, so there is no question.
+        page.unroute("**/api/state*")
+        serve_instead(studio, *reversed(folders))
+        page.goto(studio.url)
+        wait_until(lambda: row_of(studio, "dish01_01")["revision"] == 2)
+
+
 def test_edits_are_sent_only_to_the_folder_they_were_drawn_in(browser, started, tmp_path):
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:
@@ -197,9 +272,7 @@ def test_edits_are_sent_only_to_the_folder_they_were_drawn_in(browser, started, 
     studio = started(folders[0])
 
     def open_instead(former, folder):
-        studio.kill()
-        studio.command[studio.command.index(str(former))] = str(folder)
-        studio.start()
+        serve_instead(studio, former, folder)
         expect(page.locator("h1")).to_contain_text("needs the address with the token")
         page.goto(studio.url)
         expect(page.locator("#project-name")).to_have_text(folder.name)

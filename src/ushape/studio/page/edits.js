@@ -1,9 +1,12 @@
-// Edits on their way to the server: in order, kept while the server cannot be reached.
+// Edits on their way to the server: in order, kept while the server cannot be reached or accepts no requests.
 
 import { say } from "./dom.js";
-import { request } from "./state.js";
+import { project, request } from "./state.js";
 
 const STORE = "ushape-studio-edits-";
+
+/** Statuses of answers that are not about the edit: no token, too slow, too many requests, ending, behind a proxy. */
+const TEMPORARY = [401, 408, 429, 502, 503, 504];
 
 /** Events: "change" (the number of waiting edits), "applied" and "dropped" (detail: edit, answer). */
 export class EditQueue extends EventTarget {
@@ -12,9 +15,11 @@ export class EditQueue extends EventTarget {
     this.session = session;
     this.waiting = [];
     this.isSending = false;
-    this.revisions = new Map();
+    this.isRestored = false;
+    this.isRefused = false;
     session.on("online", () => session.isOnline && this.send());
-    addEventListener("beforeunload", (event) => this.waiting.length && !session.isOther && event.preventDefault());
+    session.on("polled", () => (this.isRestored ? this.send() : this.restore()));
+    addEventListener("beforeunload", (event) => this.waiting.length && !project.isLeft && event.preventDefault());
   }
 
   /** Name under which the edits of this project are kept. */
@@ -22,8 +27,10 @@ export class EditQueue extends EventTarget {
     return STORE + this.session.state?.project.id;
   }
 
-  /** Takes up the edits that the page had not sent when it was closed. */
+  /** Takes up the edits that the page had not sent when it was closed, once the project is known. */
   restore() {
+    if (!this.session.state) return;
+    this.isRestored = true;
     this.waiting = JSON.parse(sessionStorage.getItem(this.store) ?? "[]");
     if (this.waiting.length) say(`Sending ${this.waiting.length} edits that were not saved before.`);
     this.send();
@@ -46,11 +53,14 @@ export class EditQueue extends EventTarget {
   async send() {
     if (this.isSending) return;
     this.isSending = true;
-    while (this.waiting.length && (await this.sendFirst()));
-    this.isSending = false;
+    try {
+      while (this.waiting.length && (await this.sendFirst()));
+    } finally {
+      this.isSending = false;
+    }
   }
 
-  /** Sends the first edit; returns false if the server cannot be reached. */
+  /** Sends the first edit; returns false if it has to be sent again later. */
   async sendFirst() {
     const edit = this.waiting[0];
     const path = `/images/${encodeURIComponent(edit.id)}`;
@@ -64,13 +74,22 @@ export class EditQueue extends EventTarget {
       this.session.applied(edit.id, answer);
     } catch (error) {
       if (error.code === "other_project") return false; // They are sent when this project is open again.
+      if (TEMPORARY.includes(error.status)) return this.keep();
       event = "dropped";
       await this.explain(edit, error);
     }
+    this.isRefused = false;
     this.waiting = this.waiting.filter((one) => one !== edit);
     this.changed();
     this.dispatchEvent(new CustomEvent(event, { detail: { edit, answer } }));
     return true;
+  }
+
+  /** Keeps all edits until the next poll, since the server does not accept any at the moment. */
+  keep() {
+    this.isRefused = true;
+    this.dispatchEvent(new Event("change"));
+    return false;
   }
 
   revisionOf(id) {
@@ -88,7 +107,11 @@ export class EditQueue extends EventTarget {
     }
     if (error.status !== 409) return;
     this.waiting = this.waiting.filter((one) => one.id !== edit.id);
-    await this.session.loadImages();
-    if (this.session.info?.id === edit.id) await this.session.reload();
+    try {
+      await this.session.loadImages();
+      if (this.session.info?.id === edit.id) await this.session.reload();
+    } catch {
+      // The next poll loads what has changed.
+    }
   }
 }

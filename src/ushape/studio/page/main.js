@@ -82,7 +82,8 @@ function showSaved(session, edits) {
     + `this page then goes on by itself. ${count ? `${unsent} kept and will be sent.` : "Nothing is lost."}`);
   const { pending = 0, error = null } = session.state?.saved ?? {};
   const saved = error ? "Not saved" : pending ? "Saving …" : "All saved";
-  setText(byId("saved"), !session.isOnline ? "Not connected" : count ? "Sending …" : saved);
+  const sending = edits.isRefused ? "Not sent yet" : "Sending …";
+  setText(byId("saved"), !session.isOnline ? "Not connected" : count ? sending : saved);
 }
 
 /** Says, once, what could not be saved or opened. */
@@ -188,7 +189,6 @@ async function start() {
   });
 
   await session.poll();
-  edits.restore();
   await openFirst(session);
   if (!session.isOnline) showSavedNow();
 }

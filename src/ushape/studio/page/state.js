@@ -4,8 +4,8 @@ import { say } from "./dom.js";
 
 const BUSY_MS = 1000, IDLE_MS = 2500, HIDDEN_MS = 10000;
 
-/** The project of this page; the server may have been started with another one in the meantime. */
-const project = { id: null };
+/** The project of this page; `isLeft`: another one is open now at this address, so the page is loaded again. */
+export const project = { id: null, isLeft: false };
 
 /** An answer of the server that is not a success. */
 export class ServerError extends Error {
@@ -25,13 +25,16 @@ export async function request(path, body) {
     body: JSON.stringify(body),
   };
   const response = await fetch(`/api${path}`, options);
-  if (response.status === 401) location.reload(); // Another folder is open: the page says what to do.
+  if (response.status === 401) {
+    project.isLeft = true;
+    location.reload(); // The page then says what to do.
+  }
   const content = await response.json().catch(() => ({}));
   if (!response.ok) throw new ServerError(response.status, content ?? {});
   return content;
 }
 
-/** Events: "state", "images", "info" (of the open image), "select", "online", "trained", "predicted", "foreign". */
+/** Events: "state", "polled", "images", "info" (of the open image), "select", "online", "trained", "predicted", "foreign". */
 export class Session extends EventTarget {
   constructor() {
     super();
@@ -54,6 +57,7 @@ export class Session extends EventTarget {
       this.isPolling = true;
       await this.refresh().catch((error) => say(error.message, "error"));
       this.isPolling = false;
+      this.emit("polled");
     }
     clearTimeout(this.timer);
     const isBusy = this.state?.job?.state === "running" || !this.isOnline;
@@ -63,8 +67,8 @@ export class Session extends EventTarget {
   async refresh() {
     const state = await this.reach(() => request(`/state?since=${this.version}`));
     if (!state) return;
-    this.isOther = Boolean(project.id) && project.id !== state.project.id;
-    if (this.isOther) return void location.replace(location.pathname);
+    project.isLeft = Boolean(project.id) && project.id !== state.project.id;
+    if (project.isLeft) return void location.replace(location.pathname);
     project.id = state.project.id;
     const [before, isFirst] = [this.state, !this.state];
     this.state = state;
