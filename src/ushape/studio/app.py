@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from starlette.exceptions import HTTPException
 
-from ushape.errors import DataError, UshapeError, explained, plain_finding
+from ushape.errors import UshapeError, explained, plain_finding
 from ushape.serving.refusals import Refusal
 from ushape.serving.safety import Gate, Guard
 from ushape.studio.access import Access
@@ -256,10 +256,10 @@ def get_plan(
 ) -> dict[str, Any]:
     try:
         return {"lines": _studio(request).plan(minutes), "problem": None}
-    except DataError as error:
-        if error.code != "plan_failed":
+    except UshapeError as error:
+        if error.code not in ("plan_failed", "job_running"):
             raise
-        # Expected while the annotation is incomplete.
+        # Expected while the annotation is incomplete, or during a training.
         return {"lines": [], "problem": " ".join(filter(None, (error.message, error.hint)))}
 
 

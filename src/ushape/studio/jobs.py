@@ -188,7 +188,6 @@ class Jobs:
             "curves": curves_of(Path(job.folder)) if job.kind == "train" else None,
             "error": job.error or None,
             "status": _status_of(job),
-            "can_resume": _can_resume(job),
         }
 
     def _watch(self, job: Job) -> None:
@@ -264,17 +263,6 @@ def _error_in(lines: Sequence[str], code: int) -> str:
             return "\n".join(lines[number:]).removeprefix("Error: ")
     last = next((line for line in reversed(lines) if line.strip()), "")
     return last or f"The process ended with the exit code {code}."
-
-
-def _can_resume(job: Job) -> bool:
-    """Return whether a training that has ended early can be continued."""
-    run = Run(Path(job.folder))
-    is_over = job.kind == "train" and job.state in ("failed", "stopped")
-    if not is_over or not run.checkpoint_path.exists():
-        return False
-    with suppress(RunError):
-        return not run.has_ended(run.load_plan())
-    return False
 
 
 def _status_of(job: Job) -> str:

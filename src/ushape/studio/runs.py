@@ -61,6 +61,24 @@ class RunFolders:
             return list(held[1])
         return [path for path in self.all() if Run(path).weights_path.is_file()]
 
+    def unfinished(self) -> Run | None:
+        """Return the run of the last training on the page if it can be continued, otherwise None.
+
+        Trainings that ended before they had a checkpoint or weights are passed over.
+        """
+        own = real_path(self._state / "runs")
+        for folder in reversed(self.all()):
+            run = Run(folder)
+            has_checkpoint = run.checkpoint_path.is_file()
+            has_begun = has_checkpoint or run.weights_path.is_file()
+            if real_path(folder).parent != own or not has_begun:
+                continue
+            with suppress(RunError):
+                if has_checkpoint and not run.has_ended(run.load_plan()):
+                    return run
+            return None
+        return None
+
     def new_folder(self) -> Path:
         """Return a folder for the next run."""
         own = self._state / "runs"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from ushape.studio.project import Project
 from ushape.studio.suggestions import Suggestion
 
 PLAN_TIMEOUT_S = 300
+"""Time after which a plan that the page asks for is given up."""
 
 
 class Studio:
@@ -42,6 +45,7 @@ class Studio:
         self.jobs = Jobs(project.state, self._after_job)
         self._order = AnnotationOrder(project)
         self._runs = RunDescriptions()
+        self._planning = threading.Lock()
 
     def close(self) -> None:
         """Stop the job, keep its best weights, and save all masks."""
@@ -61,6 +65,7 @@ class Studio:
             "threshold": project.settings.threshold,
             "job": job,
             "curves": job["curves"] if job else None,
+            "can_resume": not self.jobs.is_running and project.runs.unfinished() is not None,
             "runs": self.runs(),
             "changed": project.changed_since(since),
             "saved": describe_saver(project.saver),
@@ -100,7 +105,7 @@ class Studio:
 
         Args:
             again: Whether it starts from the last run.
-            resume: Whether the last training, which was interrupted, is continued.
+            resume: Whether the last training, which was stopped or interrupted, is continued.
 
         Raises:
             DataError: if nothing is annotated, or masks are not saved.
@@ -109,20 +114,7 @@ class Studio:
         project = self.project
         self._require_idle()
         if resume:
-            last = self.jobs.job
-            if (
-                last is None
-                or last.kind != "train"
-                or not (Path(last.folder) / "plan.json").exists()
-            ):
-                raise RunError(
-                    "There is no interrupted training.",
-                    code="nothing_to_resume",
-                    hint="Start a new training.",
-                )
-            self.jobs.start(
-                "train", ["resume", last.folder], folder=Path(last.folder), minutes=last.minutes
-            )
+            self._resume()
             return
         project.saver.flush()
         project.store()
@@ -138,6 +130,17 @@ class Studio:
             project, project.state / "training", output, minutes, again=again
         )
         self.jobs.start("train", command, folder=output, minutes=minutes)
+
+    def _resume(self) -> None:
+        run = self.project.runs.unfinished()
+        if run is None:
+            raise RunError(
+                "There is no interrupted training.",
+                code="nothing_to_resume",
+                hint="Start a new training.",
+            )
+        minutes = run.load_plan().recipe.train.minutes
+        self.jobs.start("train", ["resume", str(run.folder)], folder=run.folder, minutes=minutes)
 
     def set_apart(self, image_id: str, *, apart: bool) -> None:
         """Keep an image for the score, or give it back.
@@ -236,9 +239,17 @@ class Studio:
     def plan(self, minutes: float | None) -> list[str]:
         """Return the plan of the training that the button of the page starts, in words.
 
+        Plans are made one after the other, since they are written to the same folder.
+
         Raises:
-            DataError: if no training can be planned.
+            DataError: if no training can be planned, or planning takes too long.
+            RunError: if a job is running, which planning would slow down.
         """
+        with self._planning:
+            self._require_idle()
+            return self._plan(minutes)
+
+    def _plan(self, minutes: float | None) -> list[str]:
         project = self.project
         project.saver.flush()
         again = bool(project.runs.usable())
@@ -250,14 +261,21 @@ class Studio:
             minutes or 1.0,
             again=again,
         )
-        ended = subprocess.run(
-            [sys.executable, "-m", "ushape", "plan", *arguments, "--explain", "--overwrite"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PLAN_TIMEOUT_S,
-            check=False,
-        )
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-m", "ushape", "plan", *arguments, "--explain", "--overwrite"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=PLAN_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise DataError(
+                f"Planning was stopped after {PLAN_TIMEOUT_S} s.",
+                code="plan_failed",
+                hint="Start the training without looking at the plan; it plans without this limit.",
+            ) from None
         if ended.returncode:
             message, _, hint = ended.stderr.strip().partition("\nHint: ")
             message = message or f"`ushape plan` ended with exit code {ended.returncode}."
@@ -316,6 +334,8 @@ class Studio:
         project = self.project
         if job.kind == "train":
             project.parts.learn_split(Path(job.folder))
+            if job.state != "failed":  # Predictions of a run that was continued are outdated.
+                shutil.rmtree(project.runs.predictions_of(Path(job.folder)), ignore_errors=True)
             if job.state == "done":
                 self.set_threshold(None)  # It was chosen for another model.
             project.note_changes(project.images)

@@ -89,16 +89,16 @@ export class TrainingStep {
 
   /** Asks for the plan of the time that was entered, if the plan is shown. */
   askForPlan() {
-    this.asked = this.minutes.value;
-    if (this.planDetails.open) this.loadPlan();
+    [this.asked, this.plannedFor] = [this.minutes.value, null];
+    this.planAgain();
   }
 
   async loadPlan() {
     if (this.isPlanning) return;
-    [this.hasPlan, this.plannedFor] = [false, [this.asked, this.annotations]];
-    if (!this.annotations) return void this.plan.replaceChildren(make("p", { class: "note" }, noteOf(0)));
+    [this.hasPlan, this.plannedFor] = [false, [this.asked, this.annotations, this.jobs]];
+    if (!this.annotations) return void this.notePlan(noteOf(0));
     this.isPlanning = true;
-    this.plan.replaceChildren(make("p", { class: "note" }, "The plan is being made …"));
+    this.notePlan("The plan is being made …");
     const answer = await attempt(() => request(`/plan?minutes=${Number(this.asked) || 1}`));
     this.isPlanning = false;
     this.hasPlan = Boolean(answer?.lines.length);
@@ -107,12 +107,23 @@ export class TrainingStep {
     this.planAgain();
   }
 
-  /** Asks for the plan again if the time was changed meanwhile, or if an annotation makes a plan possible or impossible. */
+  /** Shows one sentence in place of the plan. */
+  notePlan(text) {
+    if (this.plan.textContent !== text) this.plan.replaceChildren(make("p", { class: "note" }, text));
+  }
+
+  /**
+   * Asks for the plan if it is shown and there is none of the time that was entered, or if an annotation or the end of
+   * other work may make one possible. During other work, it is asked for later.
+   */
   planAgain() {
-    const [minutes, annotations] = this.plannedFor ?? [];
+    if (!this.planDetails.open || this.isPlanning) return;
+    const [minutes, annotations, jobs] = this.plannedFor ?? [];
     const isChanged = annotations !== this.annotations && (!this.hasPlan || !this.annotations);
+    if (this.plannedFor && minutes === this.asked && !isChanged && (this.hasPlan || jobs === this.jobs)) return;
     const isBusy = this.session.state?.job?.state === "running";
-    if (this.planDetails.open && !isBusy && (minutes !== this.asked || isChanged)) this.loadPlan();
+    if (isBusy && this.annotations) this.notePlan("The plan is made when the work that is running has ended.");
+    else this.loadPlan();
   }
 
   refresh() {
@@ -123,11 +134,12 @@ export class TrainingStep {
     const rows = images.filter((row) => row.annotated > 0 && row.part !== "test");
     const annotated = rows.length;
     this.annotations = rows.map(({ id, revision }) => `${id} ${revision}`).join();
+    this.jobs = `${job?.started} ${job?.state}`;
     this.planAgain();
     const before = runs.filter(({ path }) => !isRunning || path !== job.folder).length;
     this.button.textContent = before > 0 ? "Train again" : "Train";
     this.fresh.hidden = before < 1;
-    this.resume.hidden = isRunning || !job?.can_resume;
+    this.resume.hidden = isRunning || !state.can_resume;
     this.button.disabled = this.fresh.disabled = isRunning || !annotated;
     setText(this.note, noteOf(annotated, before));
     this.drawCurves(job);
