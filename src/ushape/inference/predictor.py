@@ -239,8 +239,8 @@ class Predictor:
     def stream(self, image: StreamedImage, *, keep_distance: bool = False) -> StreamedPrediction:
         """Predict an image larger than memory, band by band as the result is taken.
 
-        Thresholds are applied and objects separated. Cleaning needs the whole image: `clean_stored`
-        with `cleanings`, then `separate_bands`.
+        Thresholds are applied, and objects separated unless classes are cleaned before. Cleaning
+        needs the whole image: `cleaned_bands` returns the classes that `predict` does.
 
         Args:
             keep_distance: Whether objects are not separated here, since their numbers are needed.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from ushape import io
 from ushape.formatting import to_csv
-from ushape.inference.band_separation import separate_bands
+from ushape.inference.cleaned_bands import cleaned_bands
 from ushape.inference.output import OutputConfig
 from ushape.inference.predictor import Predictor
 from ushape.inference.streaming import StreamedPrediction
@@ -32,7 +31,6 @@ from ushape.io.dicom_seg_writer import write_segmentation
 from ushape.io.files import replacing, write_bytes
 from ushape.io.streaming import open_band_writer, open_probability_writer
 from ushape.planning.plan import Plan
-from ushape.transforms.morphology import clean_stored, cut_rows, temporary_map
 from ushape.transforms.overlay import overlay as draw_overlay
 from ushape.types import MaskEncoding, Prediction
 
@@ -182,84 +180,8 @@ def write_streamed_files(
                 open_probability_writer(probabilities, of, config.stored_type, source)
             )
         folder = target.parent if target is not None else None
-        bands = _keep_probabilities(prediction, shares.write if shares else None)
-        on_cut = prediction.cut_parts.append
-        for classes, numbers in _cleaned_classes(bands, predictor, shape, folder, on_cut):
+        write = shares.write if shares else None
+        for classes, numbers in cleaned_bands(prediction, predictor, folder, write):
             add_rows(classes, numbers)
             if masks is not None:
                 masks.write(predictor.codes_of(classes))
-
-
-def _keep_probabilities(
-    prediction: StreamedPrediction, write: Callable[[np.ndarray], None] | None
-) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yield the classes and the distance of each band, after its probabilities were written."""
-    for probabilities, classes, distance in prediction.bands:
-        if write is not None and probabilities.shape[1]:
-            write(probabilities)
-        if len(classes):
-            yield classes, distance
-
-
-def _cleaned_classes(
-    bands: Iterator[tuple[np.ndarray, np.ndarray | None]],
-    predictor: Predictor,
-    shape: tuple[int, ...],
-    folder: Path | None,
-    on_cut: Callable[[int], object],
-) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yield the classes (n, ...) as they come, or, if they must be cleaned, from a file.
-
-    If there is a distance, objects are separated after that, with their distance from another file,
-    and their numbers (n, ...) are yielded.
-
-    Args:
-        folder: Folder with space for a class map, and for a distance of four bytes for each pixel;
-            None: the system's folder for temporary files.
-        on_cut: As for `separate_bands`.
-    """
-    space = predictor.plan.preprocessing.space
-    if not predictor.tuning.rule.cleans:
-        yield from _separated(bands, predictor, on_cut)
-        return
-    with ExitStack() as stack:
-        label_map = stack.enter_context(temporary_map(shape, folder))
-        relief: np.ndarray | None = None
-        row = 0
-        for classes, distance in bands:
-            rows = slice(row, row + len(classes))
-            label_map[rows] = classes
-            if distance is not None:
-                if relief is None:
-                    relief = stack.enter_context(temporary_map(shape, folder, distance.dtype))
-                relief[rows] = distance
-            row += len(classes)
-        clean_stored(label_map, space.scored, predictor.cleanings)
-        cleaned = ((np.asarray(label_map[band]), band) for band in cut_rows(shape))
-        yield from _separated(
-            (
-                (classes, None if relief is None else np.asarray(relief[band]))
-                for classes, band in cleaned
-            ),
-            predictor,
-            on_cut,
-        )
-
-
-def _separated(
-    bands: Iterator[tuple[np.ndarray, np.ndarray | None]],
-    predictor: Predictor,
-    on_cut: Callable[[int], object],
-) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yield classes (n, ...) and None; if there is a distance, separated ones and their numbers."""
-    first = next(bands, None)
-    if first is None:
-        return
-    everything = itertools.chain([first], bands)
-    if first[1] is None:
-        yield from everything
-        return
-    pairs = ((classes, far) for classes, far in everything if far is not None)
-    space = predictor.plan.preprocessing.space
-    found = separate_bands(pairs, space, predictor.objects, on_cut)
-    yield from (own for own in found if len(own[0]))

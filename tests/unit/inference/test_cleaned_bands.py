@@ -8,8 +8,9 @@ import pytest
 from scipy import ndimage
 
 from probabilities import BINARY
-from ushape.inference.output.files import _cleaned_classes
+from ushape.inference.cleaned_bands import cleaned_bands
 from ushape.inference.separation import SEPARATED, separate
+from ushape.inference.streaming import StreamedPrediction
 from ushape.transforms import morphology
 from ushape.transforms.morphology import Cleaning, clean_classes
 
@@ -35,17 +36,20 @@ def test_objects_of_streamed_images_are_separated_after_the_cleaning(
     whole, _ = separate(cleaned, distance, space, how)
     assert (whole != separate(classes, distance, space, how)[0]).any()
 
-    def bands(relief):
-        return (
-            (classes[row : row + 7], relief and distance[row : row + 7]) for row in range(0, 60, 7)
+    def streamed(has_distance):
+        nothing = np.zeros((1, 0, 50), np.float32)
+        heights = [slice(row, row + 7) for row in range(0, 60, 7)]
+        bands = (
+            (nothing, classes[own], distance[own] if has_distance else None) for own in heights
         )
+        return StreamedPrediction(SimpleNamespace(shape=(1, 60, 50)), bands)
 
-    cuts = []
-    pairs = list(_cleaned_classes(bands(True), predictor, (60, 50), tmp_path, cuts.append))
+    prediction = streamed(True)
+    pairs = list(cleaned_bands(prediction, predictor, tmp_path))
     np.testing.assert_array_equal(np.concatenate([own for own, _ in pairs]), whole)
     numbers = np.concatenate([own for _, own in pairs])
     np.testing.assert_array_equal(numbers > 0, whole > 0)
-    pairs = list(_cleaned_classes(bands(None), predictor, (60, 50), tmp_path, cuts.append))
+    assert not prediction.cut_parts
+    pairs = list(cleaned_bands(streamed(False), predictor, tmp_path))
     np.testing.assert_array_equal(np.concatenate([own for own, _ in pairs]), cleaned)
     assert all(own is None for _, own in pairs)
-    assert not cuts
