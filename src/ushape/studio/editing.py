@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
 
 from ushape.errors import DataError
 from ushape.studio import edits
+from ushape.studio.accepting import accepted_tiles
 from ushape.studio.annotations import Annotation, Change
 from ushape.studio.predictions import StoredPrediction
 from ushape.studio.tile_grid import Plane, Window, plane_box
@@ -392,67 +392,16 @@ class _Editor:
         return prediction.classes(own.plane, own.index, window, 1, own.threshold)
 
     def _accept(self) -> Changes:
-        """Return the whole prediction, tile by tile.
-
-        Of an image that is annotated in part, only the other pixels change.
-        """
+        """Return the whole prediction, tile by tile."""
         prediction = self._require_prediction()
-        numbers = None
-        if self._is_numbered:
-            numbers = _all_objects(prediction, self.edit.threshold)
-            if self._keeps_known:
-                numbers = self._among_known(numbers)
-        return self._accept_tiles(prediction, numbers)
-
-    @property
-    def _is_numbered(self) -> bool:
-        return self.annotation.are_objects
-
-    @property
-    def _keeps_known(self) -> bool:
-        return 0 < self.annotation.annotated < 1
-
-    def _among_known(self, numbers: np.ndarray) -> np.ndarray:
-        """Return predicted objects with numbers that are free.
-
-        Those that the user has drawn in large part already, or erased, are left out.
-        """
-        whole = numbers if numbers.ndim == 3 else numbers[None]
-        sizes, covered = np.bincount(whole.ravel()), np.zeros(int(whole.max()) + 1, dtype=np.int64)
-        for box in self.annotation.tile_boxes():
-            own = whole[tuple(slice(*span) for span in box)]
-            known = self.annotation.read(box) != self.annotation.unknown
-            covered += np.bincount(own[known], minlength=len(covered))
-        names = np.arange(len(sizes)) + self.annotation.next_number - 1
-        names[0] = 0
-        names[covered > sizes // 2] = 0
-        return np.asarray(names[numbers])
-
-    def _accept_tiles(self, prediction: StoredPrediction, numbers: np.ndarray | None) -> Changes:
-        keeps_known = self._keeps_known
-        for box in self.annotation.tile_boxes():
-            (first, last), *window = box
-            if numbers is not None:
-                whole = numbers if numbers.ndim == 3 else numbers[None]
-                values = whole[tuple(slice(*own) for own in box)]
-            else:
-                planes = [
-                    prediction.classes("z", z, (window[0], window[1]), 1, self.edit.threshold)
-                    for z in range(first, last)
-                ]
-                values = np.stack(planes)
-            values = values.astype(self.annotation.dtype)
-            if keeps_known:
-                known = self.annotation.read(box)
-                values = np.where(known == self.annotation.unknown, values, known)
-            yield box, values
+        return accepted_tiles(self.annotation, prediction, self.edit.threshold)
 
     def _accept_object(self) -> Changes:
         """Copy the predicted object at a point."""
         prediction = self._require_prediction()
 
         def read(window: Window) -> np.ndarray:
-            if self._is_numbered and prediction.has_objects:
+            if self.annotation.are_objects and prediction.has_objects:
                 return prediction.objects(self.edit.plane, self.edit.index, window, 1)
             return self._predicted(window)
 
@@ -460,7 +409,7 @@ class _Editor:
         row, column = self._first_pixel()
         value = int(self._predicted(((row, row + 1), (column, column + 1)))[0, 0])
         return self._set(
-            window, region, self.annotation.next_number if self._is_numbered else value
+            window, region, self.annotation.next_number if self.annotation.are_objects else value
         )
 
 
@@ -468,23 +417,6 @@ def _predicted_at(labels: np.ndarray, point: tuple[int, int]) -> np.ndarray:
     if labels[point] == 0:
         raise _no_object()
     return edits.component_at(labels == labels[point], point)
-
-
-def _all_objects(prediction: StoredPrediction, threshold: float | None) -> np.ndarray:
-    """Return the numbers of all predicted objects, (*S): as separated, or connected parts."""
-    shape = prediction.shape
-    height, width = shape[-2:]
-    window = (0, height), (0, width)
-    planes = range(shape[0]) if len(shape) == 3 else range(1)
-    if prediction.has_objects:
-        found = [prediction.objects("z", z, window, 1) for z in planes]
-    else:
-        found = [prediction.classes("z", z, window, 1, threshold) for z in planes]
-    whole = np.stack(found) if len(shape) == 3 else found[0]
-    if prediction.has_objects:
-        return whole
-    labeled, _ = ndimage.label(whole)
-    return np.asarray(labeled)
 
 
 def _no_object() -> DataError:

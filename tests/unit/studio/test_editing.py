@@ -1,11 +1,14 @@
 """Edits of annotations: which pixels they change in classes, objects and volumes."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from codes import raises_code
 from ushape.errors import DataError
-from ushape.studio import editing, tile_grid
+from ushape.studio import accepting, editing, tile_grid
 from ushape.studio.annotations import NO_OBJECT, Annotation
 from ushape.studio.editing import Edit, apply_edit
 
@@ -190,12 +193,19 @@ class Stub:
     def __init__(self, classes, objects=None):
         self._classes, self._objects = classes, objects
         self.shape, self.has_objects = classes.shape, objects is not None
+        self.largest_px = 0
 
     def classes(self, plane, index, window, step, threshold):
-        return self._classes[tuple(slice(*own) for own in window)]
+        return self._part(self._classes, index, window)
 
     def objects(self, plane, index, window, step):
-        return self._objects[tuple(slice(*own) for own in window)]
+        return self._part(self._objects, index, window)
+
+    def _part(self, values, index, window):
+        flat = values[index] if values.ndim == 3 else values
+        part = flat[tuple(slice(*own) for own in window)]
+        self.largest_px = max(self.largest_px, part.size)
+        return part.copy()
 
 
 def test_accepted_prediction_becomes_the_annotation(tmp_path):
@@ -250,6 +260,66 @@ def test_accepted_objects_keep_their_numbers_or_are_connected_parts(tmp_path):
     apply(joined, "clear")
     apply(joined, "accept_object", (7.5, 20.5), prediction=Stub(foreground, predicted))
     assert ((whole(joined) == 2) == (predicted == 2)).all()
+
+
+def same_parts(one, other):
+    """Whether two arrays of numbers have the same parts; 0 is outside of all."""
+    pairs = np.unique(np.stack([one.ravel(), other.ravel()]), axis=1)
+    sizes = [len(np.unique(own)) for own in (one, other)]
+    return sizes == [pairs.shape[1]] * 2 and ((pairs[0] == 0) == (pairs[1] == 0)).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (8, 8), (37, 45), (5, 13, 18)])
+@pytest.mark.parametrize("share", [0.4, 0.55, 0.7, 1.0])
+def test_accepted_parts_are_connected_across_tiles(shape, share, tmp_path):
+    rng = np.random.default_rng(0)
+    foreground = (rng.random(shape) < share).astype(np.uint8)
+    annotation = Annotation(tmp_path / "a.log", shape, are_objects=True)
+    prediction = Stub(foreground)
+    apply(annotation, "accept", prediction=prediction)
+    assert same_parts(whole(annotation), ndimage.label(foreground)[0])
+    assert prediction.largest_px <= 64
+
+
+@pytest.mark.parametrize("is_separated", [True, False])
+@pytest.mark.parametrize("shape", [(37, 45), (5, 13, 18)])
+def test_large_predictions_are_accepted_around_what_the_user_has_drawn(
+    shape, is_separated, tmp_path
+):
+    rng = np.random.default_rng(0)
+    objects, count = ndimage.label(rng.random(shape) < 0.4)
+    drawn = np.full(shape, NO_OBJECT, np.uint32)
+    corner = tuple(slice(0, size // 2) for size in shape)
+    drawn[corner] = 0
+    drawn[corner][..., :3] = 7
+    annotation = annotated(tmp_path, drawn, are_objects=True)
+    prediction = Stub((objects > 0).astype(np.uint8), objects if is_separated else None)
+    apply(annotation, "accept", prediction=prediction)
+    expected, number = drawn.copy(), 8
+    for own in range(1, count + 1):
+        inside = objects == own
+        if (inside & (drawn != NO_OBJECT)).sum() <= inside.sum() // 2:
+            expected[inside & (drawn == NO_OBJECT)] = number
+            number += 1
+    expected[expected == NO_OBJECT] = 0
+    assert number > 20
+    found = whole(annotation)
+    assert same_parts(found, expected)
+    assert (found[drawn != NO_OBJECT] == drawn[drawn != NO_OBJECT]).all()
+    assert prediction.largest_px <= 64
+
+
+def test_accepted_objects_are_numbered_in_little_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(tile_grid, "FLAT_TILE", (1, 64, 64))
+    foreground = np.zeros((1024, 1024), np.uint8)
+    foreground[100:-100, 100:-100] = 1
+    annotation = Annotation(tmp_path / "a.log", foreground.shape, are_objects=True)
+    tracemalloc.start()
+    for _, values in accepting.accepted_tiles(annotation, Stub(foreground), None):
+        assert set(np.unique(values)) <= {0, 1}
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < foreground.size / 2  # The numbers of all pixels are 4 bytes each.
 
 
 def test_accept_without_a_prediction_is_refused(tmp_path):
