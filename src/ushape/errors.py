@@ -250,6 +250,11 @@ def _run_above(path: Any) -> str:
     return "RUN" if found is None else shlex.quote(str(found))
 
 
+def is_disk_full(error: Exception) -> bool:
+    """Return whether an error says that a disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def explained(error: Exception) -> UshapeError | None:
     """Return the error with its cause and what to do, or None if it is of no known kind."""
     if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
@@ -257,7 +262,7 @@ def explained(error: Exception) -> UshapeError | None:
     if isinstance(error, OSError) and error.strerror is not None:
         place = f"{error.filename}: " if error.filename else ""
         hint = "Check the path, the free space and the permissions."
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             hint = (
                 "Free some space on this disk. A training or evaluation that was interrupted goes "
                 f"on with `ushape resume {_run_above(error.filename)}`."
