@@ -1,11 +1,15 @@
 """Promises of every exported graph: it computes what `ushape predict` computes, from raw pixels."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from exported import CELLS, TISSUES, write_run
-from ushape.export.formats import FORMATS
+from ushape.export.formats import FORMATS, write_format
 from ushape.export.graph import ExportOptions, build_graph, reference
 from ushape.export.parity import prove_parity
 from ushape.export.write import write_checked
@@ -108,6 +112,66 @@ def test_graph_computes_what_ushape_computes(run):
             np.testing.assert_allclose(
                 found, reference(run, image, graph.source.options), atol=bound
             )
+
+
+class OnMeta(TorchDispatchMode):
+    """Stands for a GPU: tensors on the device `meta` have no values, and no other is created."""
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        found = operation(*arguments, **(options or {}))
+        for one in tree_leaves(found):
+            # Numbers can be combined with tensors of any device.
+            if isinstance(one, torch.Tensor) and one.dim():
+                assert one.device.type == "meta", f"{operation} creates a tensor on {one.device}"
+        return found
+
+
+def check_devices(graph, module):
+    image = torch.empty(2, graph.channels, *SIZES[graph.dims][0], device="meta")
+    module.to("meta")
+    with OnMeta(), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated.
+        found = module(image)
+    assert found.device.type == "meta"
+    assert (found.shape[0], *found.shape[-graph.dims :]) == (2, *image.shape[2:])
+
+
+def test_graph_can_be_moved_to_another_device(run):
+    graph = build_graph(run, ExportOptions())
+    check_devices(graph, graph)
+
+
+@pytest.mark.parametrize("kind", ["padded", "regions", "channels"])
+def test_graph_of_masks_can_be_moved_to_another_device(kind, tmp_path):
+    graph = build_graph(write_run(tmp_path / "run", **KINDS[kind]), ExportOptions(output="mask"))
+    check_devices(graph, graph)
+
+
+def check_devices_of_files(graph, folder):
+    """Check the devices of the two formats of PyTorch; the other runtimes choose their own."""
+    write_format("pt2", graph, folder / "model.pt2")
+    check_devices(graph, torch.export.load(folder / "model.pt2").module())
+    # A trace cannot be computed on the device meta, so its constants are checked instead.
+    write_format("torchscript", graph, folder / "model.pt")
+    inlined = torch.jit.load(folder / "model.pt").inlined_graph
+    constants = list(inlined.findAllNodes("prim::Constant"))
+    kinds = [one.output().type().kind() for one in constants]
+    assert "NoneType" in kinds
+    assert "DeviceObjType" not in kinds
+    for one, kind in zip(constants, kinds, strict=True):
+        assert kind != "TensorType" or one.t("value").dim() == 0, one
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_and_pt2_can_be_moved_to_another_device(tmp_path):
+    run = write_run(tmp_path / "run", downscale=1.5, square=True)
+    check_devices_of_files(build_graph(run, ExportOptions(output="mask")), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_every_kind_of_torchscript_and_pt2_can_be_moved_to_another_device(run, tmp_path):
+    check_devices_of_files(build_graph(run, ExportOptions()), tmp_path)
 
 
 def test_graph_of_masks_decides_as_ushape_does(tmp_path):

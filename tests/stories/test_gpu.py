@@ -172,6 +172,35 @@ def test_a_run_of_the_gpu_scores_exports_and_continues_from_weights(ushape, data
         assert ended.code == 0, (arguments, ended.error)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("opening", ["torchscript", "torchscript, moved later", "pt2"])
+def test_an_exported_graph_computes_the_same_on_a_gpu(ushape, data, tmp_path, opening):
+    run = tmp_path / "run"
+    reduced = "--set=preprocessing.downscale=1.5"
+    ended = ushape("train", data / "pictures", "-o", run, "--device=cuda", "--epochs=1", reduced)
+    assert ended.code == 0, ended.error
+    target = opening.partition(",")[0]
+    path = tmp_path / ("model.pt2" if target == "pt2" else "model.pt")
+    ended = ushape("export", run, "--to", target, "-o", path)
+    assert ended.code == 0, ended.error
+    source = np.asarray(Image.open(next((data / "pictures/images").iterdir())), np.float32)
+    channels = source[None] if source.ndim == 2 else source.transpose(2, 0, 1)
+    image = torch.from_numpy(np.stack([channels, channels[..., ::-1] / 2]))[..., :101]
+    found = []
+    for device in ("cpu", "cuda"):
+        if target == "pt2":
+            module = torch.export.load(path).module().to(device)
+        elif opening != target:
+            module = torch.jit.load(path, map_location="cpu").to(device)
+        else:
+            module = torch.jit.load(path, map_location=device)
+        with torch.no_grad():
+            outputs = module(image.to(device))
+        assert outputs.device.type == device
+        found.append(outputs.cpu().numpy())
+    _assert_nearly_equal(*found)
+
+
 def test_a_large_picture_is_predicted_on_a_gpu_in_bands(ushape, data, tmp_path):
     run = tmp_path / "run"
     ended = ushape("train", data / "pictures", "-o", run, "--device=cuda", "--epochs=1")

@@ -84,8 +84,10 @@ def export_model(
         to: Format: onnx, torchscript, openvino, pt2, standalone for a program without PyTorch,
             bioimageio for Fiji and QuPath, or huggingface.
         output: Folder, or a file such as model.onnx or model.zip (default: in RUN/exports).
-        result: Output of the graph: probabilities, or mask with the values of the training masks.
-        fixed_intensity: Normalize with constants of the training images, for programs that tile.
+        result: Output of the graph: probabilities, or mask with the values of the training masks
+            (only for onnx, torchscript, openvino and pt2).
+        fixed_intensity: Normalize with constants of the training images, for programs that tile
+            (not for standalone and huggingface).
         authors: Name of an author, for bioimageio, huggingface and standalone (repeatable).
         license: SPDX identifier of the license, for the same (default: CC-BY-4.0, or none).
         overwrite: Replace an earlier export.
@@ -96,7 +98,8 @@ def export_model(
         The folder or file that was written.
 
     Raises:
-        ConfigError: if the format is unknown, or the output has the suffix of another one.
+        ConfigError: if the format is unknown, an option has no effect on it, or the output has the
+            suffix of another one.
         RunError: if a folder is not a run, or the output exists and may not be replaced.
         PlanError: if the model cannot be exported, a package is missing, or the graph differs.
     """

@@ -43,7 +43,7 @@ from ushape.export.publication import (
     published_report,
     task_tags,
 )
-from ushape.export.sample import Sample, take_sample
+from ushape.export.sample import Origin, Sample, take_sample
 from ushape.export.write import describe_intensities, describe_limits
 from ushape.formatting import pluralize
 from ushape.instances.contours import class_styles, drawing_colors
@@ -88,6 +88,14 @@ CITATIONS = {
 }
 """Publication of the U-Net, by its number of axes."""
 
+SAMPLE_NOTES: dict[Origin, str] = {
+    "validation": "The sample and the cover are part of an image by which the settings of the "
+    "model were chosen, since the run has no annotated test image. New images may look worse.",
+    "training": "The sample and the cover are part of an image with which the model was trained, "
+    "since the run has no other annotated image. They do not show how well it predicts new images.",
+}
+"""Sentence about the sample, unless it is a part of a test image."""
+
 MAX_PROBLEM = 200
 """Largest number of characters of a problem that is shown. That of a license lists all licenses."""
 
@@ -99,7 +107,7 @@ def export_package(
 
     Raises:
         MissingPackageError: if a package that is needed is not installed.
-        RunError: if the run has no test image that still exists.
+        RunError: if the run has no annotated image.
         ConfigError: if the license is not an SPDX identifier.
         PlanError: if the model cannot be exported, the weights differ from ushape, or the official
             validator refuses the package.
@@ -155,7 +163,7 @@ def fill_package(
         Sentences about the content.
 
     Raises:
-        RunError: if the run has no test image that still exists.
+        RunError: if the run has no annotated image.
     """
     source = graph.source
     run = published_folder(source.runs)
@@ -165,7 +173,7 @@ def fill_package(
         _write_sample(folder / f"sample_{name}.tif", tensor)
     Image.fromarray(draw_cover(sample, source.plan)).save(folder / COVER, optimize=True)
     name = _name_of(run, source.plan)
-    text = _documentation(name, graph, report, publication)
+    text = _documentation(name, graph, report, publication, sample.origin)
     write_bytes(folder / DOCUMENTATION, text.encode(errors="backslashreplace"))
     description = describe_model(name, graph, sample.image.shape[1:], report, publication)
     description["config"]["ushape"]["parity"] = {
@@ -182,8 +190,8 @@ def fill_package(
     write_bytes(folder / DESCRIPTION, content.encode())
     return [
         *publication.notes,
-        "The package contains a part of a test image. Do not publish it if the image must stay "
-        "private.",
+        f"The package contains a part of a {sample.origin} image. Do not publish it if the image "
+        "must stay private.",
     ]
 
 
@@ -371,9 +379,17 @@ def _name_of(run: Path, plan: Plan) -> str:
 
 
 def _documentation(
-    name: str, graph: SegmentationGraph, report: Report | None, publication: Publication
+    name: str,
+    graph: SegmentationGraph,
+    report: Report | None,
+    publication: Publication,
+    origin: Origin,
 ) -> str:
-    """Return the text that the site shows about the model."""
+    """Return the text that the site shows about the model.
+
+    Args:
+        origin: What the run used the image of the sample for.
+    """
     classes = ", ".join(map(escape_markdown, graph.class_names))
     axes = ", ".join("zyx"[-graph.dims :])
     count = len(graph.source.runs)
@@ -395,6 +411,7 @@ def _documentation(
             f"- Not included is what `ushape predict` does in the end. {escape_markdown(own)}."
             for own in graph.source.left_out
         ),
+        *([] if origin == "test" else [f"- {SAMPLE_NOTES[origin]}"]),
         "",
     ]
     if report is None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ushape.config import resolved
 from ushape.data.preprocessing import Preprocessing
-from ushape.errors import PlanError
+from ushape.errors import ConfigError, PlanError
 from ushape.export.intensities import has_integers, measure_training
 from ushape.export.layers import (
     FixedIntensities,
@@ -26,6 +26,7 @@ from ushape.export.layers import (
     crop_square,
     enlarge,
 )
+from ushape.export.sizes import count_up, size_like
 from ushape.inference.backends import open_torch
 from ushape.inference.backends.export import for_export
 from ushape.inference.decision_rule import DecisionRule
@@ -65,6 +66,19 @@ class ExportOptions:
 
     license: str | None = None
     """SPDX identifier of the license, for a package that is published."""
+
+    def refuse_those_of_graphs(self, reason: str) -> None:
+        """Raise ConfigError if an option is set that only changes a graph of raw pixels.
+
+        Args:
+            reason: Beginning of the sentence, why the target has no such graph.
+        """
+        if self.output != "probabilities" or self.fixed_intensity:
+            raise ConfigError(
+                f"{reason}, so that --output and --fixed-intensity have no effect.",
+                code="option_without_effect",
+                hint="Leave them out.",
+            )
 
 
 @dataclass(frozen=True)
@@ -197,8 +211,7 @@ class MemberGraph(nn.Module):
         assert self.slices is not None
         batch, depth = x.shape[0], x.shape[2]
         reach = self.slices // 2
-        places = torch.arange(depth)
-        last = torch.zeros_like(places) + (depth - 1)
+        places, last = count_up(x, depth), size_like(x, depth - 1)
         near = [
             x.index_select(2, (places + offset).clamp(min=0).minimum(last))
             for offset in range(-reach, reach + 1)
@@ -216,7 +229,7 @@ class MemberGraph(nn.Module):
             total = own if total is None else total + own
         assert total is not None
         for axis in range(2, x.dim()):  # A view would be refused where nothing has to be cut off.
-            total = total.index_select(axis, torch.arange(x.shape[axis]))
+            total = total.index_select(axis, count_up(x, x.shape[axis]))
         return total / len(self.symmetries) if len(self.symmetries) > 1 else total
 
 
@@ -235,7 +248,8 @@ class MaskDecision(nn.Module):
 
     def forward(self, outputs: Tensor) -> Tensor:
         space, best = self.space, outputs[:, 0]
-        values = torch.full_like(best, space.values[0], dtype=torch.int32)
+        # `full_like` would store the device of the trace in the graph.
+        values = (best > 0).to(torch.int32) * 0 + space.values[0]
         for index, (region, threshold) in enumerate(
             zip(space.scored, self.thresholds, strict=True)
         ):

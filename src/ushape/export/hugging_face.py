@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from PIL import Image
 
 from ushape._version import __version__
 from ushape.console import Console
-from ushape.errors import ConfigError, RunError
+from ushape.errors import RunError
 from ushape.evaluation.storage import Report
 from ushape.export.graph import ExportOptions
 from ushape.export.publication import (
@@ -46,13 +45,7 @@ def export_folder(
         ConfigError: if an option is given that changes a graph, of which the folder has none.
     """
     publication = Publication(authors=options.authors, license=options.license)
-    if replace(options, authors=(), license=None) != ExportOptions():
-        raise ConfigError(
-            "A folder for the Hugging Face Hub contains the run itself, so that --output and "
-            "--fixed-intensity have no effect.",
-            code="option_without_effect",
-            hint="Leave them out.",
-        )
+    options.refuse_those_of_graphs("A folder for the Hugging Face Hub contains the run itself")
     for line in fill_folder(runs, folder, publication):
         console.say(line)
 

@@ -1,7 +1,7 @@
 """Steps of the preprocessing as modules that graphs of other programs can express.
 
-Sizes are unknown when a graph is built: they are symbols in `torch.export` and tensors in a trace.
-They are therefore combined by arithmetic only, never compared.
+Sizes are unknown when a graph is built, and so is the device on which it will be run. Both are
+therefore handled as in `ushape.export.sizes`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ushape.data.intensities import SAMPLED_PX
+from ushape.export.sizes import count_up, divided_size, larger, size_like, smaller
 from ushape.io.reducing import HALF_ERROR, HALF_ERROR_SHARE
 from ushape.models.layers import LINEAR_MODE
 from ushape.normalization import Normalization
@@ -82,7 +83,7 @@ class MeasuredIntensities(nn.Module):
             low, high = _percentiles_of(pixels, is_known, count, self.percentiles)
         low, high = torch.where(count > 0, low, 0.0), torch.where(count > 0, high, 0.0)
         if self.percentiles is None:
-            mean, std = torch.zeros_like(low), high - low
+            mean, std = low - low, high - low
         else:
             mean, std = _moments(pixels, is_known, count, low, high)
         std = torch.where(std > 0, std, 1.0)  # Of a constant image, as in `Normalization`.
@@ -135,9 +136,9 @@ def sample_pixels(x: Tensor) -> tuple[Tensor, Tensor]:
             pixels that are taken.
     """
     flat = x.flatten(2)
-    pixels = _as_tensor(flat.shape[2])
-    step = _thinning_step(pixels, _as_tensor(x.shape[-1]))
-    places = torch.arange(_smaller(flat.shape[2], MOST_SAMPLED_PX)) * step
+    pixels = size_like(x, flat.shape[2])
+    step = _thinning_step(pixels, size_like(x, x.shape[-1]))
+    places = count_up(x, smaller(flat.shape[2], MOST_SAMPLED_PX)) * step
     taken = flat.index_select(2, places.minimum(pixels - 1))
     is_finite = taken.abs() <= LARGEST  # False for NaN.
     return taken.masked_fill(~is_finite, 0.0), is_finite & (places < pixels)
@@ -146,7 +147,7 @@ def sample_pixels(x: Tensor) -> tuple[Tensor, Tensor]:
 def _thinning_step(pixels: Tensor, width: Tensor) -> Tensor:
     """Return the largest step up to pixels // SAMPLED_PX that shares no factor with the width."""
     most = (pixels // SAMPLED_PX).clamp(min=1)
-    steps = (most - torch.arange(TRIED_STEPS)).clamp(min=1)
+    steps = (most - count_up(pixels, TRIED_STEPS)).clamp(min=1)
     divisor, rest = steps, width % steps
     for _ in range(GCD_ROUNDS):
         divisor, rest = (
@@ -196,7 +197,7 @@ def _round(x: Tensor) -> Tensor:
 def _average(x: Tensor, axis: int, new: Any, factor: Fraction) -> Tensor:
     """Average over `new` equal intervals of an axis; a divided pixel counts in proportion."""
     old = x.shape[axis]
-    index = torch.arange(new)
+    index = count_up(x, new)
     start, end = index * old, (index + 1) * old  # In pixels, times `new`.
     first, last = start // new, (end + new - 1) // new - 1
     total: Tensor | None = None
@@ -232,7 +233,7 @@ class ResizeTo(nn.Module):
         resized = x
         for axis, new in enumerate(self.shape, start=x.dim() - len(self.shape)):
             along = resized.transpose(axis, -1)
-            resized = _resize_last(along, *_resize_weights(x.shape[axis], new)).transpose(axis, -1)
+            resized = _resize_last(along, *_resize_weights(x, axis, new)).transpose(axis, -1)
         return torch.where(_is_whole(x), _round(resized), resized) if self.rounds else resized
 
 
@@ -250,16 +251,16 @@ def _resize_last(x: Tensor, weights: Tensor, is_used: Tensor) -> Tensor:
     return found.masked_fill(is_missing.to(torch.float32) @ used > 0, math.nan)
 
 
-def _resize_weights(old: Any, new: int) -> tuple[Tensor, Tensor]:
-    """Return the weight of each of `old` pixels in each of `new` ones, and whether it is used.
+def _resize_weights(x: Tensor, axis: int, new: int) -> tuple[Tensor, Tensor]:
+    """Return the weight of each pixel along an axis in each of `new` ones, and whether it is used.
 
     In linear interpolation, the upper pixel is used even if its weight is 0.
 
     Shapes:
         returns: (old, new) float32 and bool.
     """
-    size, index = _as_tensor(old), torch.arange(new)
-    pixel = torch.arange(old)[:, None]
+    size, index = size_like(x, x.shape[axis]), count_up(x, new)
+    pixel = count_up(x, x.shape[axis])[:, None]
     end = ((index + 1) * size).minimum((pixel + 1) * new)
     inside = (end - (index * size).maximum(pixel * new)).clamp(min=0)
     averaged = inside.to(torch.float32) / size
@@ -278,10 +279,10 @@ class PadToSquare(nn.Module):
     """Pad the shorter of the last two axes with zeros, equally before and after."""
 
     def forward(self, x: Tensor) -> Tensor:
-        side = _larger(x.shape[-2], x.shape[-1])
+        side = larger(x.shape[-2], x.shape[-1])
         for axis in (x.dim() - 2, x.dim() - 1):
-            size = _as_tensor(x.shape[axis])
-            places = torch.arange(side) - (_as_tensor(side) - size) // 2
+            size = size_like(x, x.shape[axis])
+            places = count_up(x, side) - (size_like(x, side) - size) // 2
             is_inside = (places >= 0) & (places < size)
             column = [-1 if place == axis else 1 for place in range(x.dim())]
             x = x.index_select(axis, places.clamp(min=0).minimum(size - 1))
@@ -323,36 +324,8 @@ class PadMirrored(nn.Module):
             size = x.shape[axis]
             # No image is so small that the first legal size would have to be chosen for it.
             legal = first + (size + 2 * self.margin - first + step - 1) // step * step
-            places = torch.arange(legal) - self.margin
-            period = (2 * _as_tensor(size) - 2).clamp(min=1)
+            places = count_up(x, legal) - self.margin
+            period = (2 * size_like(x, size) - 2).clamp(min=1)
             folded = places % period
             x = x.index_select(axis, folded.minimum(period - folded))
         return x
-
-
-def divided_size(size: Any, factor: Fraction) -> Any:
-    """Return max(1, round(size / factor)), halves rounded to even, without comparisons.
-
-    Args:
-        size: An integer, a symbol or a tensor.
-    """
-    double, divisor = 2 * size * factor.denominator + factor.numerator, 2 * factor.numerator
-    rounded = double // divisor
-    rest = double % divisor
-    is_tie = 1 - (rest + divisor - 1) // divisor
-    rounded = rounded - is_tie * (rounded % 2)
-    is_zero = 1 - (rounded + (1 << 20) - 1) // (1 << 20)
-    return rounded + is_zero
-
-
-def _as_tensor(size: Any) -> Tensor:
-    """Return a size as a tensor of no dimension."""
-    return size if isinstance(size, Tensor) else torch.full((), size, dtype=torch.int64)
-
-
-def _smaller(size: Any, other: int) -> Any:
-    return size.clamp(max=other) if isinstance(size, Tensor) else torch.sym_min(size, other)
-
-
-def _larger(size: Any, other: Any) -> Any:
-    return size.maximum(other) if isinstance(size, Tensor) else torch.sym_max(size, other)

@@ -159,7 +159,7 @@ def package(tmp_path, monkeypatch):
     folder = tmp_path / "files"
     folder.mkdir()
 
-    def fill(graph=None, publication=STATED):
+    def fill(graph=None, publication=STATED, origin="test"):
         graph = graph or graph_of()
         shape = (64, 80) if graph.dims == 2 else (9, 64, 80)
         pixels = np.arange(graph.channels * np.prod(shape)).reshape(graph.channels, *shape)
@@ -169,6 +169,7 @@ def package(tmp_path, monkeypatch):
             image=image,
             outputs=outputs.reshape(-1, *shape),
             classes=(image[0] > 100).astype(np.uint8),
+            origin=origin,
         )
         monkeypatch.setattr(bioimageio, "take_sample", lambda graph: sample)
         monkeypatch.setattr(bioimageio, "onnx_opset", lambda path: 20)
@@ -246,6 +247,22 @@ def test_documentation_says_how_intensities_are_normalized(package, normalizatio
     text = (folder / "README.md").read_text()
     assert words in text
     assert "cell: fills holes." in text
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        ("test", None),
+        ("validation", "part of an image by which the settings of the model were chosen"),
+        ("training", "part of an image with which the model was trained"),
+    ],
+)
+def test_package_says_what_the_image_of_its_sample_was_used_for(package, origin, words):
+    notes, folder, _ = package(origin=origin)
+    text = (folder / "README.md").read_text()
+    assert any(f"a part of a {origin} image" in note for note in notes)
+    assert ("The sample and the cover" in text) == (words is not None)
+    assert words is None or words in text
 
 
 def test_validate_refuses_a_package_without_its_files(package):

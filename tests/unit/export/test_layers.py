@@ -17,22 +17,12 @@ from ushape.export.layers import (
     ResizeTo,
     _thinning_step,
     crop_square,
-    divided_size,
     enlarge,
     sample_pixels,
 )
 from ushape.normalization import Normalization
 from ushape.transforms.growing import resample_probabilities
 from ushape.transforms.resampling import pad_mirrored, resample_image
-
-
-@pytest.mark.parametrize("factor", [1.5, 2, 2.4, 3, 4, 7])
-def test_divided_size_is_that_of_the_preprocessing(factor):
-    config = PreprocessingConfig(downscale=factor, slices=None)
-    exact = Fraction(factor).limit_denominator(1000)
-    for size in range(1, 200):
-        assert divided_size(size, exact) == config.working_shape((size, size))[0]
-        assert divided_size(torch.tensor(size), exact) == config.working_shape((size, size))[0]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from codes import raises_code
-from exported import TISSUES, add_test_images, write_run
+from exported import CELLS, TISSUES, add_test_images, write_run
 from ushape.data.splits import Splits
 from ushape.errors import RunError
 from ushape.export.graph import ExportOptions, build_graph
@@ -53,13 +56,58 @@ def test_take_sample_keeps_small_volumes_whole(tmp_path):
 def test_typical_case_is_the_middle_one_without_scores(tmp_path):
     run = write_run(tmp_path / "run")
     add_test_images(run, tmp_path / "data")
-    assert _typical_case(run).id == "case1"
+    case, origin = _typical_case(run)
+    assert (case.id, origin) == ("case1", "test")
 
 
-def test_take_sample_needs_an_annotated_case_outside_of_the_training(tmp_path):
+def leave_out_masks(run, *names):
+    facts = [
+        replace(fact, case=replace(fact.case, mask=None)) if fact.case.id in names else fact
+        for fact in run.load_cases()
+    ]
+    run.save_cases(run.folder, facts, "checksum")
+
+
+@pytest.mark.parametrize(
+    ("splits", "without_mask", "origin", "used"),
+    [
+        ({"train": ("case0", "case1"), "validation": ("case2",)}, (), "validation", "case2"),
+        ({"train": ("case0", "case1", "case2")}, (), "training", "case1"),
+        ({"train": ("case0", "case1"), "test": ("case2",)}, ("case2",), "training", "case1"),
+        (
+            {"train": ("case0",), "validation": ("case1",), "test": ("case2",)},
+            ("case1", "case2"),
+            "training",
+            "case0",
+        ),
+    ],
+)
+def test_take_sample_falls_back_to_images_that_are_annotated(
+    tmp_path, splits, without_mask, origin, used
+):
     run = write_run(tmp_path / "run")
     add_test_images(run, tmp_path / "data")
-    names = ("case0", "case1", "case2")
-    Splits(train=names, validation=(), test=(), text="").save(run.splits_path)
+    names = {"train": (), "validation": (), "test": (), **splits}
+    Splits(**names, text="").save(run.splits_path)
+    leave_out_masks(run, *without_mask)
+    assert take_sample(build_graph(run, ExportOptions())).origin == origin
+    assert _typical_case(run)[0].id == used
+
+
+def test_take_sample_needs_an_annotated_image(tmp_path):
+    run = write_run(tmp_path / "run")
+    add_test_images(run, tmp_path / "data")
+    leave_out_masks(run, "case0", "case1", "case2")
     with raises_code(RunError, "no_test_image"):
         take_sample(build_graph(run, ExportOptions()))
+
+
+def test_pixels_without_annotation_are_no_foreground(tmp_path):
+    run = write_run(tmp_path / "run", space=replace(CELLS, ignore=128))
+    add_test_images(run, tmp_path / "data", (256, 600), foreground=(0.5,))
+    mask = np.zeros((256, 600), np.uint16)
+    mask[:, :300], mask[:, 500:] = 128, 255
+    np.save(tmp_path / "data/masks/case0.npy", mask)
+    sample = take_sample(build_graph(run, ExportOptions()))
+    image = np.load(tmp_path / "data/images/case0.npy")
+    assert np.array_equal(sample.image, image[..., 344:])  # Has all of the foreground.

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ushape.console import Console
-from ushape.errors import PlanError, require_package
+from ushape.errors import require_package
 from ushape.export.graph import ExportOptions
 from ushape.export.standalone.comparison import compare
 from ushape.export.standalone.readme import describe
@@ -38,15 +38,11 @@ def export_standalone(
         runs: One run, or several whose probabilities are averaged.
 
     Raises:
+        ConfigError: if an option is given that changes a graph of raw pixels.
         PlanError: if the program could not repeat the predictions of the runs, or did not.
         MissingPackageError: if onnx or onnxruntime is not installed.
     """
-    if options.fixed_intensity:
-        raise PlanError(
-            "A standalone folder normalizes intensities as the training did.",
-            code="export_refused",
-            hint="Leave --fixed-intensity out.",
-        )
+    options.refuse_those_of_graphs("A standalone folder writes the masks of `ushape predict`")
     require_package("onnx", "onnx", "Export to a standalone folder")
     paths = [run.folder for run in runs]
     default = Predictor.open(paths)

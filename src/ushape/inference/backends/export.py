@@ -266,8 +266,11 @@ def export_program(module: nn.Module, example: Tensor) -> torch.export.ExportedP
     free = {axis: torch.export.Dim.DYNAMIC for axis in range(example.dim()) if axis != 1}
     with torch.no_grad():
         program = torch.export.export(module, (example,), dynamic_shapes=(free,), strict=False)
-    for node in program.graph.nodes:
+    for node in list(program.graph.nodes):
         node.meta.pop("stack_trace", None)  # The lines of the source, with paths of this computer.
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            program.graph.erase_node(node)  # It refuses tensors on another device than this one.
+    program.graph_module.recompile()
     return program
 
 
