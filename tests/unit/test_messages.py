@@ -89,7 +89,8 @@ def test_named_settings_exist():
 
 
 def test_options_in_messages_exist():
-    known = set.union(*OPTIONS.values()) | {"--version", "--array"}  # Of sbatch.
+    others = {"--array", "--memory-limit"}  # Of sbatch and `dask worker`.
+    known = set.union(*OPTIONS.values()) | {"--version"} | others
     unknown = [
         (place, option)
         for place, text in texts()
