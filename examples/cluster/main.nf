@@ -5,7 +5,7 @@ params.parts = 8
 process PREDICT_PART {
     cpus 4
     memory '8 GB'
-    // Exit code 2: an image could not be predicted, which GATHER reports for all parts at the end.
+    // Exit code 2: a mistake, or an image that could not be predicted, which GATHER reports for all parts at the end.
     errorStrategy { task.exitStatus == 2 ? 'ignore' : 'retry' }
     maxRetries 2
 

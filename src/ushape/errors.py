@@ -250,9 +250,13 @@ def _run_above(path: Any) -> str:
     return "RUN" if found is None else shlex.quote(str(found))
 
 
-def is_disk_full(error: Exception) -> bool:
-    """Return whether an error says that a disk, or the user's share of it, is full."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether an error was caused by a full disk or a used-up quota, maybe indirectly."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def explained(error: Exception) -> UshapeError | None:

@@ -83,7 +83,8 @@ def copies_restored(run: Run, say: Callable[[str], None]) -> Iterator[None]:
             if key not in urls or folder is None:
                 continue
             if folder.exists():
-                stack.enter_context(unchanged(folder))
+                if url_of_copy(folder):  # Otherwise it is a folder of the user.
+                    stack.enter_context(unchanged(folder))
                 continue
             copy = stack.enter_context(mirror(str(urls[key]), say))
             if real_path(copy) != real_path(folder):

@@ -33,6 +33,7 @@ from ushape.inference.predictor import Predictor
 from ushape.io.lock import locked
 from ushape.planning.custom_code import allow_code
 from ushape.planning.hardware import inspect_machine, keep_memory
+from ushape.planning.loading import loading_processes
 from ushape.planning.plan import Plan
 from ushape.planning.planner import Measured, Planned
 from ushape.planning.processor import threads_restored, use_threads, with_load
@@ -266,7 +267,8 @@ def _resume(opened: Run, plan: Plan, team: Team, clock: Clock, console: Console)
         if note := use_threads(train, with_load(machine, train)):
             console.say(note)
         if team.count > 1 or before > 1:
-            plan = plan_for_devices(plan, team.count, may_round=False)
+            is_usual = train.workers == loading_processes(plan.machine)
+            plan = plan_for_devices(plan, team.count, may_round=False, adds_loaders=is_usual)
             opened.save_plan(plan)
             console.say(describe_shares(plan, before))
         with copies_restored(opened, console.say):

@@ -337,8 +337,8 @@ def open_current_task(folder: Path, token: str) -> BlockTask:
         raise RunError(
             f"The prediction of {folder} was removed or replaced while its blocks were computed.",
             code="task_replaced",
-            hint="Another call with --overwrite, or somebody who removed the folder, has begun "
-            "anew. To continue that prediction, run its command.",
+            hint="Another call with --overwrite has begun anew, or the folder was removed. Run the "
+            "command of the prediction that you want to keep.",
         )
     return task
 

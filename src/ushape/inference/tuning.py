@@ -116,6 +116,7 @@ def choose_tuning(
         report=report,
         basis=basis,
         objects=separation,
+        objects_planned=how if separation is not None and how is not None else SEPARATED,
     )
 
 
@@ -130,10 +131,12 @@ def join_tunings(tunings: Sequence[Tuning]) -> Tuning:
         threshold = sum(rule.threshold for rule in own) / len(own)
         agreed = own[0].cleaning if len({rule.cleaning for rule in own}) == 1 else Cleaning()
         classes[name] = ClassRule(threshold=threshold, cleaning=agreed)
+    separated = [one for one in tunings if one.objects is not None]
     return Tuning(
         rule=DecisionRule(classes=classes),
         calibrations=tuple(fitted for one in tunings for fitted in one.calibrations),
-        objects=_mean_objects([one.objects for one in tunings if one.objects is not None]),
+        objects=_mean_objects([one.objects for one in separated if one.objects is not None]),
+        objects_planned=separated[0].objects_planned if separated else SEPARATED,
     )
 
 

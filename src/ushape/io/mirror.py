@@ -66,12 +66,13 @@ def mirror(url: str, say: Callable[[str], None]) -> Iterator[Path]:
     files = _list_files(remote)
     place = copies_folder() / hashlib.sha256(remote.url.encode()).hexdigest()[:12]
     folder = place / remote.url.rpartition("/")[2]
-    is_old, pause_s, is_told = False, WAIT_S, False
+    is_old, is_ours, pause_s, is_told = False, False, WAIT_S, False
     while True:
         with ExitStack() as stack:
             # Processes that start together have the same list. One of them copies the files, and
-            # keeps the copy from then on, so the others must not insist on copying them again.
-            if _entered(stack, _shared(place)) and _is_current(folder, files):
+            # keeps the copy from then on, so the others must not insist on copying them again. Own
+            # copies are not compared: a file system may store less precise times.
+            if _entered(stack, _shared(place)) and (is_ours or _is_current(folder, files)):
                 if not is_old:
                     count = pluralize(len(files), "file")
                     say(f"{folder} is up to date with {remote.url}: {count}.")
@@ -82,7 +83,7 @@ def mirror(url: str, say: Callable[[str], None]) -> Iterator[Path]:
             if _entered(stack, locked(place)):
                 files = _list_files(remote) if is_old else files
                 _update(remote, files, folder, say)
-                is_old = True
+                is_old = is_ours = True
                 continue
         if not is_told:
             say(
@@ -92,6 +93,7 @@ def mirror(url: str, say: Callable[[str], None]) -> Iterator[Path]:
             )
         is_old, is_told = True, True
         time.sleep(pause_s)
+        files = _list_files(remote)  # Another process may have copied newer files meanwhile.
         pause_s = min(2 * pause_s, LONGEST_WAIT_S)
 
 

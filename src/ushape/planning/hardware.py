@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def inspect_machine(device: str = "auto", devices: int = 1) -> Machine:
         raise PlanError(
             f"Device {device} is not available; available: {', '.join(found)}.",
             code="device_not_available",
-            hint=_hint_for(device),
+            hint=_hint_for(device, found),
         )
     _refuse_too_many(chosen, devices)
     main_memory = _main_memory_bytes()
@@ -82,11 +83,11 @@ def inspect_machine(device: str = "auto", devices: int = 1) -> Machine:
     )
 
 
-def _hint_for(device: str) -> str:
+def _hint_for(device: str, available: Sequence[str]) -> str:
     """Return what to use in place of a device that is no available type of device."""
     names = [name.strip().partition(":") for name in device.split(",")]
     kinds = {kind for kind, _, _ in names}
-    if len(kinds) > 1 or not kinds <= {"cpu", "cuda", "mps"} or names == [(device, "", "")]:
+    if len(kinds) > 1 or not kinds <= set(available) or names == [(device, "", "")]:
         return "Use --device auto for the fastest available one."
     numbers = [number for _, _, number in names if number]
     kind = kinds.pop()

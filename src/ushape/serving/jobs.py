@@ -119,19 +119,19 @@ class Jobs:
                 reservation.count(chunks), content_type, own, reservation.places.require
             )
             sizes = [await asyncio.to_thread(self._check, one) for one in uploads]
+            tasks = [
+                Task(
+                    partial(self.outputs.read, one, form),
+                    partial(self.outputs.write, one, form),
+                    pixels,
+                    keep_distance=self.outputs.keeps_distance(one, form),
+                )
+                for one, pixels in zip(uploads, sizes, strict=True)
+            ]
         except BaseException:
             shutil.rmtree(own, ignore_errors=True)
             reservation.release()
             raise
-        tasks = [
-            Task(
-                partial(self.outputs.read, one, form),
-                partial(self.outputs.write, one, form),
-                pixels,
-                keep_distance=self.outputs.keeps_distance(one, form),
-            )
-            for one, pixels in zip(uploads, sizes, strict=True)
-        ]
         return Job(own, form, uploads, tasks, reservation)
 
     def _check(self, upload: Upload) -> int:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 import tempfile
 from collections.abc import Sequence
 
-from ushape.errors import ConfigError, DataError, MissingPackageError, PlanError, UshapeError
+from ushape.errors import (
+    ConfigError,
+    DataError,
+    MissingPackageError,
+    PlanError,
+    UshapeError,
+    is_disk_full,
+)
 
 RETRY_AFTER = ("Retry-After", "5")
 """Header of answers to requests that may be repeated in a few seconds."""
@@ -80,15 +86,6 @@ def disk_full() -> Refusal:
         "Try again later, or ask its operator to free some space.",
         [RETRY_AFTER],
     )
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Return whether an error was caused by a full disk or a used-up quota, maybe indirectly."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def log_failure(error: Exception) -> None:

@@ -94,16 +94,17 @@ def _known_error(error: Exception) -> UshapeError:
     Raises:
         UshapeError: if the disk is full, so that no other image can be stored either.
     """
-    if isinstance(error, UshapeError):
+    is_full = is_disk_full(error)
+    if isinstance(error, UshapeError) and not is_full:
         return error
-    known = explained(error)
+    known = error if isinstance(error, UshapeError) else explained(error)
     if known is None:
         traceback.print_exception(error, file=sys.stdout)
         return UshapeError(
             f"There was an error in the program: {type(error).__name__}: {reason(error)}.",
             hint="The output of the prediction shows where it occurred.",
         )
-    if is_disk_full(error):
+    if is_full:
         raise UshapeError(
             known.message,
             code="disk_full",

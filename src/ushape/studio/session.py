@@ -334,8 +334,8 @@ class Studio:
         project = self.project
         if job.kind == "train":
             project.parts.learn_split(Path(job.folder))
-            if job.state != "failed":  # Predictions of a run that was continued are outdated.
-                shutil.rmtree(project.runs.predictions_of(Path(job.folder)), ignore_errors=True)
+            # Predictions of a run that was continued are outdated, also if it failed in the end.
+            shutil.rmtree(project.runs.predictions_of(Path(job.folder)), ignore_errors=True)
             if job.state == "done":
                 self.set_threshold(None)  # It was chosen for another model.
             project.note_changes(project.images)

@@ -25,8 +25,8 @@ class Pacer(Callback):
 
     Args:
         schedule: Schedule of the module; its `total_steps` is changed.
-        budget_s: Seconds from now until training must have ended; None: no limit. After the state
-            of an interrupted training was restored, this attribute includes the seconds before.
+        budget_s: Seconds from now until training must have ended; None: no limit. The attribute of
+            this name includes the seconds before an interruption, once the state is restored.
         evaluation_s: Seconds that the plan reserves for the evaluation after the training. If steps
             take longer than planned, the evaluation will as well, and more time is left for it.
         has_frozen_steps: Whether the first steps do not change a pretrained encoder, so that they

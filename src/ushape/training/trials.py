@@ -43,8 +43,8 @@ Weights = Mapping[str, Tensor]
 class Train(Protocol):
     """Trains as planned in a run folder, and continues there after an interruption.
 
-    The budget are the seconds from the call until the training must have ended, whatever time it
-    has taken before an interruption; None: no limit.
+    The budget is the number of seconds from the call until the training must have ended, whatever
+    time it has taken before an interruption; None: no limit.
     """
 
     def __call__(

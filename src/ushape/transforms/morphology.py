@@ -8,6 +8,8 @@ so that no line of pixels that touch at corners encloses anything.
 from __future__ import annotations
 
 import itertools
+import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from numpy.typing import DTypeLike
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
-from ushape.errors import check_range
+from ushape.errors import check_range, is_disk_full
 from ushape.labels import Region
 
 
@@ -283,9 +285,25 @@ def temporary_map(
 
     Args:
         folder: Folder with enough free space; None: the system's temporary folder.
+
+    Raises:
+        OSError: if the disk has too little space. Without this check, writing to the array would
+            end the process.
     """
     with tempfile.TemporaryFile(dir=folder) as file:
+        _reserve(file.fileno(), math.prod(shape) * np.dtype(dtype).itemsize)
         yield np.memmap(file, dtype=dtype, mode="w+", shape=tuple(shape))
+
+
+def _reserve(file: int, size: int) -> None:
+    """Reserve the bytes of a file on the disk, if the system can."""
+    if not hasattr(os, "posix_fallocate"):  # macOS and Windows.
+        return
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:  # Other errors: there is nothing to reserve, or no support for it.
+        if is_disk_full(error):
+            raise
 
 
 def _reader(classes: np.ndarray, region: Region, *, inverted: bool = False) -> RowMask:

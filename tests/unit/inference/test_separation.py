@@ -175,6 +175,10 @@ def test_choose_tuning_does_not_change_objects_that_the_user_defines():
         kept = "smallest_px" if own.smallest_px else "rise_learned"
         assert getattr(chosen.objects, kept) == getattr(own, kept)
         assert chosen.report  # The rest is chosen by the average precision.
+        # A setting that is put back to its default at the prediction has an effect.
+        for tuning in (chosen, join_tunings([chosen, chosen])):
+            assert getattr(tuning.objects_for(SEPARATED), kept) == getattr(SEPARATED, kept)
+            assert tuning.objects_for(own) == tuning.objects
     assert join_tunings([tuned, tuned]).objects == tuned.objects
     # A setting of the prediction replaces what was chosen; the rest stays.
     assert tuned.objects_for(SEPARATED) == tuned.objects

@@ -91,7 +91,7 @@ def test_predictions_of_a_run_are_outdated_when_it_was_continued(images, open_st
     studio = open_studio(images).studio
     run = studio.project.state / "runs" / "run-1"
     stored = studio.project.runs.predictions_of(run) / "0"
-    for state, is_kept in (("failed", True), ("done", False), ("stopped", False)):
+    for state in ("failed", "done", "stopped"):
         stored.mkdir(parents=True, exist_ok=True)
         studio._after_job(Job("train", [], str(run), state=state))
         assert stored.exists() == is_kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,8 +29,8 @@ MOSTLY = 0.9
 """Share of masks in which object ids count from 1 without gaps."""
 
 MIN_NEW = 0.5
-"""Number of different colors per color of each mask from which colors may number objects. Classes
-have the same colors in all masks."""
+"""Share of the colors that are in a single mask from which colors may number objects. Classes have
+the same colors in all masks."""
 
 MIN_SPREAD = 0.5
 """Spread of the positions of one value over all masks, relative to that of all values, from which
@@ -87,8 +88,8 @@ def may_be_object_ids(reading: MaskReading) -> bool:
     if max(map(len, numbers)) < MIN_OBJECTS or np.mean(is_whole) < MOSTLY:
         return False
     if reading.are_colors:
-        seen = [color for own in numbers for color in own]
-        return len(set(seen)) >= MIN_NEW * len(seen)
+        masks_of = Counter(color for own in numbers for color in own)
+        return sum(count == 1 for count in masks_of.values()) >= MIN_NEW * len(masks_of)
     is_counted = [own == list(range(1, len(own) + 1)) for own in numbers]
     return bool(np.mean(is_counted) >= MOSTLY) and _are_anywhere(several)
 
