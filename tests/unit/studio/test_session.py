@@ -94,7 +94,7 @@ def test_predictions_of_a_run_are_outdated_when_it_was_continued(images, open_st
     for state in ("failed", "done", "stopped"):
         stored.mkdir(parents=True, exist_ok=True)
         studio._after_job(Job("train", [], str(run), state=state))
-        assert stored.exists() == is_kept
+        assert not stored.exists()
 
 
 def test_plan_that_takes_too_long_is_given_up_with_a_reason(images, open_studio, monkeypatch):
