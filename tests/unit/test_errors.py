@@ -76,7 +76,15 @@ def test_low_limit_of_virtual_memory_is_refused_before_libraries_are_loaded():
     assert "Hint: " in found.stderr
 
 
-def test_at_first_interrupt_acts_once_and_the_second_one_raises():
+@pytest.fixture
+def interrupt_raises():
+    """Python's own handler of Ctrl-C, whatever other tests or the shell have left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+
+
+def test_at_first_interrupt_acts_once_and_the_second_one_raises(interrupt_raises):
     before, calls = signal.getsignal(signal.SIGINT), []
     with at_first_interrupt(lambda: calls.append(1)):
         signal.raise_signal(signal.SIGINT)
