@@ -277,8 +277,7 @@ def _thresholds_text(rule: DecisionRule, space: LabelSpace) -> str:
         return f"threshold {rule.of(space.scored[0].name).threshold:g}"
     listed = [f"{one.name} {rule.of(one.name).threshold:g}" for one in space.scored[:MAX_CLASSES]]
     others = len(space.scored) - len(listed)
-    kept = f" ({others} further classes keep theirs)" if others > 1 else ""
-    kept = " (one further class keeps its own)" if others == 1 else kept
+    kept = f" (those of {others} more were not compared)" if others else ""
     return f"thresholds {', '.join(listed)}{kept}"
 
 

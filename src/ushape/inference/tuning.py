@@ -81,13 +81,14 @@ def choose_tuning(
         how: Definition of the objects of a prediction.
     """
     chosen, report, basis = DecisionRule(), tuple[str, ...](), dict[str, Basis]()
-    separates = space.has_distance and how is not None and how.split == "learned"
+    how = how or ObjectConfig()
+    separates = space.has_distance and how.split == "learned"
     separation = None
     if rule:
         objects = (
             {}
             if tune_for == "dice" or (separates and tune_for != "rand")
-            else measure_objects_by_threshold(cases, space, how or ObjectConfig(), tune_for)
+            else measure_objects_by_threshold(cases, space, how, tune_for)
         )
         pairs = [(case.probabilities, case.truth) for case in cases]
         counted = (
@@ -98,7 +99,7 @@ def choose_tuning(
         smallest = smallest_objects(cases, space, counted)
         found = choose_rule(pairs, space, [case.group for case in cases], objects, smallest)
         chosen, report, basis = found.rule, found.report, found.basis
-        if separates and how is not None:
+        if separates:
             keeps = tune_for not in (None, "object_f1")
             own = choose_separation(cases, space, chosen, how, keep_thresholds=keeps)
             chosen, report, separation = own.rule, (*report, *own.report), own.how
@@ -116,7 +117,7 @@ def choose_tuning(
         report=report,
         basis=basis,
         objects=separation,
-        objects_planned=how if separation is not None and how is not None else SEPARATED,
+        objects_planned=how if separation else SEPARATED,
     )
 
 
@@ -131,12 +132,12 @@ def join_tunings(tunings: Sequence[Tuning]) -> Tuning:
         threshold = sum(rule.threshold for rule in own) / len(own)
         agreed = own[0].cleaning if len({rule.cleaning for rule in own}) == 1 else Cleaning()
         classes[name] = ClassRule(threshold=threshold, cleaning=agreed)
-    separated = [one for one in tunings if one.objects is not None]
+    planned = (one.objects_planned for one in tunings if one.objects is not None)
     return Tuning(
         rule=DecisionRule(classes=classes),
         calibrations=tuple(fitted for one in tunings for fitted in one.calibrations),
-        objects=_mean_objects([one.objects for one in separated if one.objects is not None]),
-        objects_planned=separated[0].objects_planned if separated else SEPARATED,
+        objects=_mean_objects([one.objects for one in tunings if one.objects is not None]),
+        objects_planned=next(planned, SEPARATED),
     )
 
 

@@ -66,14 +66,14 @@ def mirror(url: str, say: Callable[[str], None]) -> Iterator[Path]:
     files = _list_files(remote)
     place = copies_folder() / hashlib.sha256(remote.url.encode()).hexdigest()[:12]
     folder = place / remote.url.rpartition("/")[2]
-    is_old, is_ours, pause_s, is_told = False, False, WAIT_S, False
+    is_ours, is_told, pause_s = False, False, WAIT_S
     while True:
         with ExitStack() as stack:
             # Processes that start together have the same list. One of them copies the files, and
             # keeps the copy from then on, so the others must not insist on copying them again. Own
             # copies are not compared: a file system may store less precise times.
             if _entered(stack, _shared(place)) and (is_ours or _is_current(folder, files)):
-                if not is_old:
+                if not (is_ours or is_told):
                     count = pluralize(len(files), "file")
                     say(f"{folder} is up to date with {remote.url}: {count}.")
                     _tell_left_out(remote, say)
@@ -81,9 +81,9 @@ def mirror(url: str, say: Callable[[str], None]) -> Iterator[Path]:
                 return
         with ExitStack() as stack:
             if _entered(stack, locked(place)):
-                files = _list_files(remote) if is_old else files
+                files = _list_files(remote) if is_ours else files
                 _update(remote, files, folder, say)
-                is_old = is_ours = True
+                is_ours = True
                 continue
         if not is_told:
             say(
@@ -91,7 +91,7 @@ def mirror(url: str, say: Callable[[str], None]) -> Iterator[Path]:
                 f"files at the URL have changed. To copy them to another folder instead, set "
                 f"{FOLDER_VARIABLE} to it."
             )
-        is_old, is_told = True, True
+        is_told = True
         time.sleep(pause_s)
         files = _list_files(remote)  # Another process may have copied newer files meanwhile.
         pause_s = min(2 * pause_s, LONGEST_WAIT_S)
