@@ -24,7 +24,7 @@ from torch import Tensor
 from ushape.errors import PlanError, require_package
 from ushape.export.graph import SegmentationGraph
 from ushape.inference.backends.export import export_program, loading, open_session, write_onnx
-from ushape.inference.backends.openvino import convert_model, import_silently
+from ushape.inference.backends.openvino import compile_file, convert_model, import_silently
 
 FULL_DISK_BYTES = 1 << 16
 """Free space below which a failure to write is that of a full disk."""
@@ -171,7 +171,7 @@ def _open_openvino(path: Path) -> Opened:
         "INFERENCE_PRECISION_HINT": "f32",
     }
     with loading(path):
-        compiled = core.compile_model(core.read_model(path), "CPU", settings)
+        compiled = compile_file(core, path, settings)
     return lambda images: np.asarray(compiled([images])[0])
 
 

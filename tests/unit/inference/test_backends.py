@@ -390,6 +390,33 @@ def test_int8_backend_requires_calibration_tiles(tmp_path):
     assert error.value.code == "missing_calibration_tiles"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the signal stack of Linux")
+def test_signals_can_be_handled_after_openvino_networks_were_closed():
+    skip_without("nncf")
+    script = """
+import pathlib, signal, tempfile
+import numpy as np, torch
+from ushape.inference.backends import open_backend
+from ushape.models import build_model
+from ushape.models.config import NetworkConfig
+
+network = build_model(NetworkConfig(widths=(8, 16), norm="batch"), 1, 1).eval()
+tiles = np.random.default_rng(0).random((4, 1, 64, 64), dtype=np.float32)
+with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    opened = open_backend("openvino-int8", network, folder=folder, calibration=[tiles])
+    opened.logits(torch.from_numpy(tiles))
+    again = open_backend("openvino-int8", network, folder=folder)
+    del opened, again
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
+
+
 def test_openvino_backends_send_no_telemetry(tmp_path):
     skip_without("nncf")
     script = (

@@ -25,6 +25,7 @@ from ushape.inference.backends.export import (
     for_export,
     loading,
 )
+from ushape.inference.backends.signal_stack import signal_stack_kept
 from ushape.inference.network import BackendOptions, Network, Precision
 
 OPENVINO_FILE = "model.xml"
@@ -112,7 +113,7 @@ def _open_file(module: nn.Module, path: Path, precision: Precision, name: str) -
         "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
     }
     with loading(path):
-        compiled = core.compile_model(core.read_model(path), "CPU", settings)
+        compiled = compile_file(core, path, settings)
     of_thread = threading.local()
 
     def run(image: np.ndarray) -> np.ndarray:
@@ -121,6 +122,20 @@ def _open_file(module: nn.Module, path: Path, precision: Precision, name: str) -
         return np.asarray(of_thread.request.infer([image])[0])
 
     return ExportedNetwork(name, module, run)
+
+
+def compile_file(core: Any, path: Path, settings: dict[str, Any]) -> Any:
+    """Compile the OpenVINO model of a file for the CPU.
+
+    Args:
+        core: `openvino.Core`, with the extensions that the file needs.
+        settings: Properties of the CPU plug-in.
+
+    Raises:
+        RuntimeError: if the file is damaged or cannot be compiled.
+    """
+    with signal_stack_kept():
+        return core.compile_model(core.read_model(path), "CPU", settings)
 
 
 def _quantize(path: Path, options: BackendOptions) -> Any:
@@ -135,7 +150,8 @@ def _quantize(path: Path, options: BackendOptions) -> Any:
             hint="Pass tiles of training images as calibration; 8 batches are enough.",
         )
     model = import_silently("openvino").Core().read_model(path)
-    with contextlib.redirect_stdout(io.StringIO()):  # Hides the progress bars of NNCF.
+    hidden = contextlib.redirect_stdout(io.StringIO())  # NNCF prints progress bars.
+    with signal_stack_kept(), hidden:
         return nncf.quantize(
             model,
             nncf.Dataset(tiles),
