@@ -312,6 +312,49 @@ def test_two_windows_show_the_same_and_refuse_outdated_edits(browser, plain):
         wait_until(lambda: mask_color(first, SIZE, (30, 60))[3] == 255)
 
 
+def test_all_waiting_strokes_of_an_outdated_image_are_dropped_and_named(browser, plain):
+    with (
+        visited(browser, plain.url) as first,
+        visited(browser, plain.url, complaint="409") as second,
+    ):
+        for page in (first, second):
+            open_image(page, "dish03_02")
+            set_size(page, 3)
+        known = {**plain.get("state"), "changed": []}
+        second.route("**/api/state*", lambda route: route.fulfill(json=known))
+        draw(first, SIZE, [(20, 40), (40, 40)])
+        wait_for_saving(first)
+        held = []
+        second.route("**/edit", lambda route: held.append(route))
+        for row in (10, 25, 60):
+            draw(second, SIZE, [(20, row), (40, row)])
+        wait_until(lambda: held)
+        second.unroute("**/edit")
+        held[0].continue_()
+        expect(second.locator("#message")).to_contain_text("without your last 3 edits")
+        wait_until(lambda: mask_color(second, SIZE, (30, 40))[3] == 255)
+        for row in (10, 25, 60):
+            assert mask_color(second, SIZE, (30, row)) == mask_color(first, SIZE, (30, row))
+        assert (mask_of(plain, "dish03_02") == 1).sum() < 200
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [("E", "KeyE"), ("у", "KeyE")],
+    ids=["Caps Lock", "Cyrillic"],
+)
+def test_keys_of_tools_follow_neither_caps_lock_nor_the_alphabet(browser, plain, key, code):
+    with visited(browser, plain.url) as page:
+        open_image(page, "dish01_02")
+        page.evaluate(
+            """key => document.body.dispatchEvent(
+                new KeyboardEvent("keydown", { ...key, bubbles: true })
+            )""",
+            {"key": key, "code": code},
+        )
+        expect(page.locator("[data-tool=eraser]")).to_have_attribute("aria-pressed", "true")
+
+
 def test_image_of_20000_pixels(browser, started, tmp_path):
     side = 20_000
     folder = tmp_path / "large"
@@ -373,6 +416,27 @@ def test_planes_of_a_volume(browser, started, tmp_path):
         expect(page.locator("#slice-value")).to_have_text("21 of 40")
         page.keyboard.press(",")
         expect(page.locator("#slice-value")).to_have_text("20 of 40")
+
+
+def test_drawing_that_is_not_finished_ends_with_its_slice(browser, started, tmp_path):
+    folder = tmp_path / "volumes"
+    (folder / "images").mkdir(parents=True)
+    tifffile.imwrite(folder / "images" / "a.tif", np.zeros((12, 40, 60), np.uint8))
+    studio = started(folder)
+    with visited(browser, studio.url) as page:
+        open_image(page, "a.tif")
+        page.keyboard.press("p")
+        for corner in [(10, 10), (40, 10), (40, 30)]:
+            draw(page, (60, 40), [corner])
+        page.keyboard.press(".")
+        expect(page.locator("#message")).to_contain_text("another slice is shown")
+        page.keyboard.press("c")
+        for corner in [(5, 5), (15, 5), (15, 15)]:
+            draw(page, (60, 40), [corner])
+        page.keyboard.press("c")
+        wait_until(lambda: row_of(studio, "a")["annotated"] > 0)
+        wait_until(lambda: mask_color(page, (60, 40), (12, 8))[3] == 255)
+        assert mask_color(page, (60, 40), (38, 15))[3] == 0
 
 
 def test_the_image_that_was_chosen_last_is_open(browser, plain):

@@ -397,20 +397,49 @@ class _Editor:
         return accepted_tiles(self.annotation, prediction, self.edit.threshold)
 
     def _accept_object(self) -> Changes:
-        """Copy the predicted object at a point."""
+        """Copy the predicted object at a point, except where something else is drawn.
+
+        Raises:
+            DataError: if all of it is drawn already.
+        """
         prediction = self._require_prediction()
+        separates = self.annotation.are_objects and prediction.has_objects
 
         def read(window: Window) -> np.ndarray:
-            if self.annotation.are_objects and prediction.has_objects:
+            if separates:
                 return prediction.objects(self.edit.plane, self.edit.index, window, 1)
             return self._predicted(window)
 
         window, region = self._region(read, _predicted_at)
+        free = region & np.isin(self._read(window), (0, self.annotation.unknown))
+        if not free.any():
+            raise DataError(
+                "All pixels of this object are annotated already.",
+                code="edit_without_effect",
+                hint="To replace what is drawn there, delete it first.",
+            )
         row, column = self._first_pixel()
-        value = int(self._predicted(((row, row + 1), (column, column + 1)))[0, 0])
-        return self._set(
-            window, region, self.annotation.next_number if self.annotation.are_objects else value
-        )
+        pixel = (row, row + 1), (column, column + 1)
+        if not self.annotation.are_objects:
+            return self._set(window, free, int(self._predicted(pixel)[0, 0]))
+        number = self._number_beside(prediction, window, int(read(pixel)[0, 0])) if separates else 0
+        return self._set(window, free, number or self.annotation.next_number)
+
+    def _number_beside(self, prediction: StoredPrediction, window: Window, predicted: int) -> int:
+        """Return the number that most of a predicted object has in the planes beside this one.
+
+        So slices of one object that are accepted one after another stay one object. 0 if there is
+        none.
+        """
+        own, found = self.edit, []
+        depth = self.annotation.grid.shape["zyx".index(own.plane)]
+        for index in (own.index - 1, own.index + 1):
+            if 0 <= index < depth:
+                inside = prediction.objects(own.plane, index, window, 1) == predicted
+                drawn = self.annotation.read_plane(own.plane, index, window)[inside]
+                found.append(drawn[(drawn != 0) & (drawn != self.annotation.unknown)])
+        numbers, counts = np.unique(np.concatenate(found or [np.zeros(0)]), return_counts=True)
+        return int(numbers[counts.argmax()]) if len(numbers) else 0
 
 
 def _predicted_at(labels: np.ndarray, point: tuple[int, int]) -> np.ndarray:

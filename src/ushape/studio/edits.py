@@ -102,12 +102,20 @@ def component_at(mask: np.ndarray, point: tuple[int, int]) -> np.ndarray:
 def fill_number(numbers: np.ndarray, region: np.ndarray, new_number: int) -> int:
     """Return the number that a filled region gets: that of the only object around it, or a new one.
 
+    An object that is filled keeps its number.
+
     Shapes:
-        numbers: (y, x) object numbers, 0 outside of objects.
-        region: (y, x) bool.
+        numbers: (y, x) object numbers, 0 outside of objects, and the highest number of the type
+            where the image is not annotated.
+        region: (y, x) bool, pixels of the same number.
     """
-    around = np.unique(numbers[ndimage.binary_dilation(region, CORNERS) & ~region])
-    return int(around[0]) if len(around) == 1 and around[0] != 0 else new_number
+    inside = touched(numbers, region)
+    if len(inside):
+        return int(inside[0])
+    ring = ndimage.binary_dilation(region, CORNERS) & ~region
+    around = touched(numbers, ring)
+    is_enclosed = np.isin(numbers[ring], around).all()
+    return int(around[0]) if len(around) == 1 and is_enclosed else new_number
 
 
 def cut_class(labels: np.ndarray, line: np.ndarray, background: int) -> np.ndarray:

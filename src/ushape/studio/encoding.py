@@ -63,8 +63,13 @@ class MaskTarget:
         """Whether stored values are compared by the color that they show."""
         return self.space.colors is not None and not self.space.values_are_colors
 
-    def codes_of(self, labels: np.ndarray) -> tuple[np.ndarray, MaskEncoding]:
+    def codes_of(
+        self, labels: np.ndarray, encoding: MaskEncoding | None = None
+    ) -> tuple[np.ndarray, MaskEncoding]:
         """Return the codes of an annotation and the encoding that can hold them.
+
+        Args:
+            encoding: Encoding of the whole annotation, if `labels` is a part of it.
 
         Shapes:
             labels: (*S) class indices or object numbers.
@@ -84,8 +89,9 @@ class MaskTarget:
             codes = np.where(labels == NO_OBJECT, np.uint32(self.ignore), labels)
         else:
             codes = replace(self.space, ignore=self.ignore).values_of(labels)
-        highest = int(codes.max(initial=0))
-        encoding = self.encoding_for(highest, is_partial=self._is_partial(labels))
+        if encoding is None:
+            highest = int(codes.max(initial=0))
+            encoding = self.encoding_for(highest, is_partial=self._is_partial(labels))
         if self._shows_colors and (self.encoding.dtype, encoding.dtype) == ("bool", "uint8"):
             codes = np.where(codes == 1, 255, codes)  # The white of masks with 1 bit.
         return codes, encoding

@@ -87,7 +87,7 @@ def _write_in_strips(path: Path, snapshot: Snapshot, target: MaskTarget, image: 
         for top in range(0, shape[0], height):
             rows = (top, min(shape[0], top + height))
             labels = snapshot.read([(0, 1), rows, *rest] if is_flat else [rows, *rest])
-            codes, _ = target.codes_of(labels[0] if is_flat else labels)
+            codes, _ = target.codes_of(labels[0] if is_flat else labels, encoding)
             writer.write(codes)
 
 

@@ -247,6 +247,36 @@ def test_accepted_object_is_copied_alone(tmp_path):
     assert (whole(annotation)[predicted != 2] == 255).all()
 
 
+@pytest.mark.parametrize("are_objects", [False, True])
+def test_accepted_object_leaves_what_the_user_has_drawn(are_objects, tmp_path):
+    predicted = two_squares()
+    annotation = Annotation(tmp_path / "a.log", predicted.shape, are_objects=are_objects)
+    drawn = [(5, 5), (5, 10), (15, 10), (15, 5)]
+    apply(annotation, "polygon", *drawn, class_index=3)
+    before = whole(annotation)
+    stub = Stub((predicted > 0).astype(np.uint8), predicted) if are_objects else Stub(predicted)
+    apply(annotation, "accept_object", (7.5, 7.5), prediction=stub)
+    new = 2 if are_objects else 1
+    assert (whole(annotation)[5:15, 5:10] == before[5:15, 5:10]).all()
+    assert (whole(annotation)[5:15, 10:15] == new).all()
+    with raises_code(DataError, "edit_without_effect"):
+        apply(annotation, "accept_object", (7.5, 7.5), prediction=stub)
+
+
+def test_object_accepted_slice_by_slice_is_one_object(tmp_path):
+    objects = np.zeros((4, 12, 12), np.int32)
+    objects[:3, 2:6, 2:6], objects[:, 8:, 8:] = 1, 2
+    stub = Stub((objects > 0).astype(np.uint8), objects)
+    annotation = Annotation(tmp_path / "a.log", objects.shape, are_objects=True)
+    for index in range(3):
+        apply(annotation, "accept_object", (3.5, 3.5), prediction=stub, index=index)
+        apply(annotation, "accept_object", (9.5, 9.5), prediction=stub, index=index)
+    numbers = whole(annotation)
+    assert set(np.unique(numbers[:3])) == {1, 2, NO_OBJECT}
+    assert ((numbers[:3] == 1) == (objects[:3] == 1)).all()
+    assert (numbers[3] == NO_OBJECT).all()
+
+
 def test_accepted_objects_keep_their_numbers_or_are_connected_parts(tmp_path):
     predicted = two_squares()
     foreground = (predicted > 0).astype(np.uint8)

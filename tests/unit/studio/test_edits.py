@@ -84,6 +84,25 @@ def test_fill_of_a_hole_gets_the_number_of_the_object_around_it():
     assert edits.fill_number(numbers, edits.region_at(numbers, (0, 4)), 9) == 4
 
 
+@pytest.mark.parametrize("drawn", [0, 4], ids=["background", "object"])
+def test_fill_beside_pixels_without_annotation_makes_or_keeps_an_object(drawn):
+    numbers = np.full((5, 5), np.iinfo(np.uint32).max, np.uint32)
+    numbers[1:3, 1:3] = drawn
+    expected = 4 if drawn else 9
+    assert edits.fill_number(numbers, edits.region_at(numbers, (1, 1)), 9) == expected
+
+
+def test_fill_of_pixels_without_annotation_in_an_object_belongs_to_it():
+    numbers = picture("444 404 444").astype(np.uint32)
+    numbers[1, 1] = np.iinfo(np.uint32).max
+    assert edits.fill_number(numbers, edits.region_at(numbers, (1, 1)), 9) == 4
+
+
+def test_fill_of_an_object_that_touches_another_one_keeps_its_number():
+    numbers = picture("4455 4455").astype(np.uint32)
+    assert edits.fill_number(numbers, edits.region_at(numbers, (0, 0)), 9) == 4
+
+
 def test_fill_between_two_objects_gets_a_new_number():
     numbers = picture("404").repeat(3, axis=0)
     numbers[:, 2] = 5

@@ -255,6 +255,16 @@ def test_object_numbers_differ_from_the_value_of_missing_pixels(dtype, ignore):
     assert codes.tolist() == [*numbers[:3].tolist(), ignore]
 
 
+def test_parts_of_a_mask_get_the_white_of_the_whole_mask():
+    space = LabelSpace(values=(0, 1), names=("background", "cell"), colors=(0, 0xFFFFFF))
+    target = MaskTarget(space=space, encoding=MaskEncoding(dtype="bool"))
+    labels = np.array([[0, 1, 1], [0, IGNORE, 1]], dtype=np.uint8)
+    whole, encoding = target.codes_of(labels)
+    parts = [target.codes_of(row, encoding)[0] for row in labels]
+    assert whole.max() == 255
+    assert (np.stack(parts) == whole).all()
+
+
 def test_masks_of_the_user_are_not_replaced_without_consent(pairs, open_studio):
     client = open_studio(pairs)
     path = pairs / "masks" / "0.png"

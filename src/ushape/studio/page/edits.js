@@ -64,7 +64,7 @@ export class EditQueue extends EventTarget {
   async sendFirst() {
     const edit = this.waiting[0];
     const path = `/images/${encodeURIComponent(edit.id)}`;
-    let event = "applied", answer = null;
+    let event = "applied", answer = null, done = [edit];
     try {
       answer = await this.session.reach(async () => {
         const revision = this.revisionOf(edit.id) ?? (await request(path)).revision;
@@ -76,12 +76,13 @@ export class EditQueue extends EventTarget {
       if (error.code === "other_project") return false; // They are sent when this project is open again.
       if (TEMPORARY.includes(error.status)) return this.keep();
       event = "dropped";
-      await this.explain(edit, error);
+      if (error.status === 409) done = this.waiting.filter(({ id }) => id === edit.id); // They were drawn on the same old mask.
+      await this.explain(edit, error, done.length);
     }
     this.isRefused = false;
-    this.waiting = this.waiting.filter((one) => one !== edit);
+    this.waiting = this.waiting.filter((one) => !done.includes(one));
     this.changed();
-    this.dispatchEvent(new CustomEvent(event, { detail: { edit, answer } }));
+    for (const one of done) this.dispatchEvent(new CustomEvent(event, { detail: { edit: one, answer } }));
     return true;
   }
 
@@ -97,16 +98,17 @@ export class EditQueue extends EventTarget {
     return info?.id === id ? info.revision : this.session.rowOf(id)?.revision;
   }
 
-  async explain(edit, error) {
+  /** Says why edits were dropped, and loads the image again if its mask is another one now. */
+  async explain(edit, error, count) {
     if (error.status === 409) {
-      say("This image was changed in another window, so it was loaded again. Please repeat your last edit.", "error");
+      const lost = count === 1 ? "your last edit. Please repeat it." : `your last ${count} edits. Please repeat them.`;
+      say(`This image was changed in another window, so it was loaded again, without ${lost}`, "error");
     } else if (error.status === 423) {
       say("This image is kept for the score, so it cannot be changed. " + error.message, "error");
     } else {
       say([error.message, error.hint].filter(Boolean).join(" "), "error");
     }
     if (error.status !== 409) return;
-    this.waiting = this.waiting.filter((one) => one.id !== edit.id);
     try {
       await this.session.loadImages();
       if (this.session.info?.id === edit.id) await this.session.reload();

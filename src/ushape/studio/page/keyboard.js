@@ -101,8 +101,12 @@ export class Keyboard {
   }
 }
 
-function nameOf({ key, code, ctrlKey, metaKey, altKey }) {
+/** Returns the name of a key as in the lists above: letters by their place in other alphabets, and without Caps Lock. */
+function nameOf({ key, code, ctrlKey, metaKey, altKey, shiftKey }) {
   if (altKey && code.startsWith("Digit")) return `Alt+${code.at(-1)}`;
   const prefix = ctrlKey ? "Ctrl+" : metaKey ? "Meta+" : altKey ? "Alt+" : "";
-  return prefix + key;
+  const isOtherLetter = code.startsWith("Key") && key.length === 1 && !/[a-z]/i.test(key);
+  const name = isOtherLetter ? code.at(-1) : key;
+  if (!/^[a-z]$/i.test(name)) return prefix + name;
+  return prefix + (shiftKey ? name.toUpperCase() : name.toLowerCase());
 }

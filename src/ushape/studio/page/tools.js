@@ -33,7 +33,10 @@ export class Tools extends EventTarget {
     viewer.drawMarks = (context) => this.drawMarks(context);
     this.buildToolbar();
     session.on("state", () => this.buildClasses());
-    session.on("info", () => this.refresh());
+    session.on("info", () => {
+      this.followSlice();
+      this.refresh();
+    });
     session.on("select", () => this.cancel());
     byId("size").addEventListener("input", ({ target }) => this.setRadius(target.valueAsNumber));
   }
@@ -100,6 +103,17 @@ export class Tools extends EventTarget {
     }
     this.viewer.frame.dataset.draws = this.draws ?? "nothing";
     this.viewer.update();
+  }
+
+  /** Removes an unfinished drawing when another slice is shown, and the cross in another plane. */
+  followSlice() {
+    const { plane, index } = this.session;
+    if (plane !== this.plane) this.cross = null;
+    const isMoved = plane !== this.plane || index !== this.index;
+    Object.assign(this, { plane, index });
+    if (!isMoved || !this.points.length) return;
+    this.cancel();
+    say("The unfinished drawing was removed, because another slice is shown.");
   }
 
   choose(name) {
