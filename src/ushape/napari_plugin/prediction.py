@@ -47,7 +47,7 @@ def predict_layer(
     is_stack = len(shape) == plan.image_dims + 1
     origin = replace(Origin.of(properties), run=run.absolute(), mask=None)
     model = _load_model(run, Run(run_folders(run)[0]).weights_path.stat().st_mtime_ns)
-    is_file = not is_stack and _shows_file(pixels, origin.image, is_rgb=bool(properties.get("rgb")))
+    is_file = not is_stack and shows_file(pixels, origin.image, is_rgb=bool(properties.get("rgb")))
     results = _predict_file(model, origin, shape) if is_file else []
     if not results:
         spacing = _spacing_of(properties, plan.image_dims)
@@ -70,7 +70,7 @@ def predict_layer(
     return [placed_like(layer, properties) for layer in layers]
 
 
-def _shows_file(pixels: Any, image: Path | None, *, is_rgb: bool) -> bool:
+def shows_file(pixels: Any, image: Path | None, *, is_rgb: bool) -> bool:
     """Return whether a layer shows a whole file, or a channel of it, maybe in another scale."""
     if image is None or not image.exists():
         return False

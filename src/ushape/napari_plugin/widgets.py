@@ -9,7 +9,7 @@ from typing import Any
 from ushape import io
 from ushape.errors import DataError
 from ushape.napari_plugin.layers import Origin
-from ushape.napari_plugin.prediction import predict_layer
+from ushape.napari_plugin.prediction import predict_layer, shows_file
 from ushape.napari_plugin.writer import save_annotation
 
 
@@ -109,8 +109,15 @@ def origin_of(labels: Any, image: Any, run: Path | None) -> Origin:
 
 
 def _source_of(layer: Any) -> Path | None:
-    """Return the file that a layer was opened from, if ushape reads it."""
-    path = getattr(getattr(layer, "source", None), "path", None)
-    if path is None or not Path(path).exists() or not io.is_image(Path(path)):
+    """Return the file that a layer was opened from, if ushape reads it as it is shown.
+
+    A photograph that is not turned as its file states (EXIF) would get a mask turned otherwise.
+    """
+    place = getattr(getattr(layer, "source", None), "path", None)
+    if place is None or not Path(place).exists() or not io.is_image(Path(place)):
         return None
-    return Path(path).absolute()
+    path = Path(place).absolute()
+    is_turned = io.read_orientation(path) != 1
+    if is_turned and not shows_file(layer.data, path, is_rgb=getattr(layer, "rgb", False)):
+        return None
+    return path

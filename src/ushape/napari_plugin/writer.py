@@ -62,9 +62,10 @@ def save_annotation(data: Any, origin: Origin, folder: Path, *, overwrite: bool 
     labels = np.asarray(data)
     if origin.image is None:
         raise DataError(
-            "The labels belong to no image file, by whose name the mask could be found.",
+            "The labels layer has no image file, so there is no name for the mask.",
             code="image_unknown",
-            hint="Choose an image layer that was opened from a file.",
+            hint="Choose an image layer that was opened from a file. A photograph must be shown "
+            "turned as its file states (EXIF).",
         )
     encoding = encoding_of(origin, labels)
     target = folder / f"{io.stem_of(origin.image)}{_suffix_for(encoding, labels, origin)}"

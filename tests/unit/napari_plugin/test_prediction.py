@@ -108,6 +108,19 @@ def test_layer_of_a_whole_file_is_predicted_from_the_file(run, tmp_path):
     assert found[0].shape == (2, 5)
 
 
+def test_photograph_that_is_shown_unturned_does_not_name_its_file(tmp_path):
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:3, :3] = 200
+    picture = Image.fromarray(pixels)
+    exif = picture.getexif()
+    exif[274] = 3
+    picture.save(tmp_path / "a.png", exif=exif)
+    path = str(tmp_path / "a.png")
+    assert Origin.of(properties_of(layer(pixels, path=path))).image is None
+    turned = properties_of(layer(pixels[::-1, ::-1], path=path))
+    assert Origin.of(turned).image == tmp_path / "a.png"
+
+
 def test_chosen_image_and_run_overrule_the_origin_of_labels(tmp_path):
     Image.new("L", (5, 4)).save(tmp_path / "a.png")
     stored = Origin(image=tmp_path / "old.png", run=tmp_path / "old", mask=None)
