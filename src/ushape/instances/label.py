@@ -332,12 +332,33 @@ def split_by_peaks(relief: np.ndarray, mask: np.ndarray, rise: float, reach: int
     structure = ndimage.generate_binary_structure(mask.ndim, reach)
     tops = morphology.local_maxima(height, footprint=structure)
     seeds = measure.label(tops, connectivity=reach)
-    basins = segmentation.watershed(-height, seeds, connectivity=structure, mask=np.pad(mask, 1))
+    depth = -_without_equal_seeds(height, seeds)
+    basins = segmentation.watershed(depth, seeds, connectivity=structure, mask=np.pad(mask, 1))
     peaks = np.zeros(int(seeds.max()) + 1)
     peaks[seeds[tops]] = height[tops]
     joined = _join_shallow(peaks, _find_passes(basins, height, structure), rise)
     inner = (slice(1, -1),) * mask.ndim
     return np.asarray(joined[basins[inner]])
+
+
+def _without_equal_seeds(height: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Return heights in which equal pixels of seeds follow each other in raster order.
+
+    The queue of scikit-image takes equal seeds in an order that depends on all other seeds, so that
+    the objects of a part of an image could differ from those of the whole image. The differences
+    are of the size of rounding errors.
+
+    Shapes:
+        height: (*S) float -> (*S) float64; seeds: (*S) integers, 0 outside.
+    """
+    found = height.astype(np.float64)
+    places = np.flatnonzero(seeds)
+    tops = found.ravel()[places]
+    order = np.lexsort((-places, tops))
+    ranked, number = tops[order], np.arange(len(order))
+    first = np.maximum.accumulate(np.where(np.diff(ranked, prepend=np.nan) != 0, number, 0))
+    found.ravel()[places[order]] = ranked + (number - first) * np.spacing(np.abs(ranked))
+    return found
 
 
 def _find_passes(

@@ -54,6 +54,19 @@ def test_bands_equal_the_whole_image(name, shape, seed):
         assert (whole != classes).any()
 
 
+@pytest.mark.parametrize("shape", [(70, 60), (16, 14, 12)])
+@pytest.mark.parametrize("corners_connect", [False, True])
+def test_bands_equal_the_whole_image_where_many_distances_are_equal(shape, corners_connect):
+    how = replace(SEPARATED, corners_connect=corners_connect)
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        noise = ndimage.gaussian_filter(rng.standard_normal((2, *shape)), (0, *[1] * len(shape)))
+        classes = (noise[0] > 0).astype(np.uint8)
+        distance = np.clip(0.5 + 2 * noise[1], 0, 1).round(1).astype(np.float32)
+        heights = rng.integers(1, 9, shape[0])
+        assert_bands_equal_whole(classes, distance, SPACES["numbered"], how, heights)
+
+
 def assert_bands_equal_whole(classes, distance, space, how, heights):
     """Compare classes and numbered objects of bands with those of the whole image."""
     whole, labels = separate(classes, distance, space, how)
@@ -106,7 +119,7 @@ def test_bands_fill_the_holes_of_random_fields_as_the_whole_image(
     classes = (levels % 2).astype(np.uint8)  # Rings within rings.
     classes[(classes > 0) & (levels > 1)] = 1 + seed % 2
     classes[rng.random(shape) < 0.02] = 0
-    distance = (1 / (1 + np.exp(-20 * noise[1]))).astype(np.float32)  # No two pixels are equal.
+    distance = (1 / (1 + np.exp(-20 * noise[1]))).round(2).astype(np.float32)
     heights = rng.integers(1, 7, shape[0])
     for largest in (4, 40, 400):
         how = replace(SEPARATED, largest_hole_px=largest, corners_connect=corners_connect)

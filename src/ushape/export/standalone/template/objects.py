@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -227,8 +227,9 @@ def find_peaks(height: np.ndarray, mask: np.ndarray, reach: int) -> np.ndarray:
 def flood(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray, reach: int) -> np.ndarray:
     """Extend the seeds over the mask, from the highest pixels to the lowest ones.
 
-    The pixels of a plateau are reached in the order of their distance from the first seed, exactly
-    as in `skimage.segmentation.watershed(-height, seeds, mask=mask)`.
+    The pixels of a plateau are reached in the order of their distance from the first seed, as in
+    `skimage.segmentation.watershed(-height, seeds, mask=mask)`. Equal seeds follow each other in
+    raster order.
 
     Shapes:
         height, seeds, mask: (*S), with nothing of the mask at the border.
@@ -241,14 +242,11 @@ def flood(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray, reach: int) -
     lengths = np.abs(steps).sum(axis=1)
     near = steps[np.argsort(lengths, kind="stable")][1 : int((lengths <= reach).sum())]
     offsets = (near @ (np.array(height.strides) // height.itemsize)).tolist()
-    queue: list[tuple[int, int]] = []
-    starts = [(keys[place], place) for place in np.flatnonzero(seeds).tolist()]
-    push, pop = _queue_functions(starts)
-    for start in starts:
-        push(queue, start)
+    queue = [(keys[place], place) for place in np.flatnonzero(seeds).tolist()]
+    heapq.heapify(queue)
     age = 1
     while queue:
-        place = pop(queue)[1]
+        place = heapq.heappop(queue)[1]
         owner = owners[place]
         for offset in offsets:
             neighbor = place + offset
@@ -256,50 +254,8 @@ def flood(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray, reach: int) -
                 is_open[neighbor] = False
                 owners[neighbor] = owner
                 age += 1
-                push(queue, (keys[neighbor] + age, neighbor))
+                heapq.heappush(queue, (keys[neighbor] + age, neighbor))
     return np.array(owners).reshape(height.shape)
-
-
-Entry = tuple[int, int]
-"""Key of a pixel in the queue, and its place."""
-
-
-def _queue_functions(
-    starts: Sequence[Entry],
-) -> tuple[Callable[[list[Entry], Entry], None], Callable[[list[Entry]], Entry]]:
-    """Return functions that add an entry to a queue, and take the one with the smallest key.
-
-    Among equal keys, which only the first entries can have, the order is that of scikit-image.
-    """
-    if len({key for key, _ in starts}) == len(starts):
-        return heapq.heappush, heapq.heappop
-    return _push, _pop
-
-
-def _push(heap: list[Entry], entry: Entry) -> None:
-    child = len(heap)
-    heap.append(entry)
-    while child and heap[child][0] < heap[(child - 1) // 2][0]:
-        parent = (child - 1) // 2
-        heap[child], heap[parent] = heap[parent], heap[child]
-        child = parent
-
-
-def _pop(heap: list[Entry]) -> Entry:
-    first, last = heap[0], heap.pop()
-    if not heap:
-        return first
-    heap[0] = last
-    place, count = 0, len(heap)
-    while (left := 2 * place + 1) < count:
-        smallest = left if heap[left][0] < heap[place][0] else place
-        if left + 1 < count and heap[left + 1][0] < heap[smallest][0]:
-            smallest = left + 1
-        if smallest == place:
-            break
-        heap[place], heap[smallest] = heap[smallest], heap[place]
-        place = smallest
-    return first
 
 
 def _find_passes(
