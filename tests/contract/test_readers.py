@@ -20,6 +20,7 @@ from pydicom.dataset import FileMetaDataset
 from codes import raises_code
 from ushape import io
 from ushape.errors import DataError
+from ushape.io.streaming import open_bands, read_spacing
 from ushape.types import MaskEncoding
 
 
@@ -31,7 +32,7 @@ def slow(value):
 PALETTE = tuple((i, 255 - i, 3 * i % 256) for i in range(256))
 FORMS = [
     (suffix, encoding, values)
-    for suffix in (*io.WRITERS, *io.itk.WRITABLE)
+    for suffix in filter(io.is_writable, io.FORMATS)
     for encoding, values in (
         (MaskEncoding(), (0, 255)),
         (MaskEncoding(kind="palette", palette=PALETTE), (0, 1, 7)),
@@ -65,7 +66,7 @@ def test_write_mask_is_read_back_equal(suffix, encoding, values, tmp_path):
         assert back.encoding.kind == encoding.kind
         assert back.encoding.dtype == encoding.dtype
         assert back.encoding.white_is_zero == encoding.white_is_zero
-    assert back.encoding.suffix == suffix
+    assert back.encoding.suffix == suffix.removeprefix(".ome")
     io.write_mask(tmp_path / f"again{suffix}", back.codes, back.encoding)
     assert (io.read_mask(tmp_path / f"again{suffix}").codes == codes).all()
 
@@ -264,7 +265,36 @@ def test_read_equals_what_another_library_wrote(name, written):
 def test_every_suffix_is_tested():
     assert {io.suffix_of(path) for path in map(io.Path, FORMATS)} | {
         *(".jpeg", ".ome.tiff", ".mhd", ".zarr", ".ppm", ".pbm", ".pnm")
-    } == set(io.READERS) - set(io.slides.SLIDES)  # See tests/unit/io/test_slides.py.
+    } == set(io.FORMATS) - set(io.slides.SLIDES)  # See tests/unit/io/test_slides.py.
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_format_keeps_what_its_entry_in_the_table_promises(name, written):
+    path, pixels = written / name, io.read(written / name)
+    stated = io.FORMATS[io.suffix_of(path)]
+    if stated.read_size is not None:
+        assert stated.read_size(path) == io.read_size(path) == pixels.array.shape[1:]
+    if stated.read_orientation is not None:
+        assert stated.read_orientation(path) == pixels.orientation
+    # Whatever a reader returns, the functions of headers return as well.
+    assert io.read_orientation(path) == pixels.orientation
+    assert io.read_grid(path) == pixels.grid
+    assert read_spacing(path) == pixels.spacing_mm
+    if stated.signature is not None:
+        shown = io.suffix_of_start(path.read_bytes()[:16])
+        assert io.FORMATS[shown].signature == stated.signature
+        assert io.content_suffix(path) == io.suffix_of(path)
+    if stated.open_rows is not None:
+        assert io.is_read_in_bands(path)
+        with open_bands(path) as bands:
+            assert np.array_equal(bands.read(1, 3), pixels.array[:, 1:3])
+    if stated.check_packages is not None:
+        stated.check_packages(path)
+
+
+def test_formats_without_a_size_in_the_header_are_those_that_are_known():
+    unknown = {suffix for suffix, one in io.FORMATS.items() if one.read_size is None}
+    assert unknown == {".dcm", ".zarr", ".ome.zarr"}
 
 
 def copy(source, path):
@@ -342,7 +372,7 @@ STARTS = [
 ]
 
 
-@pytest.mark.parametrize("suffix", io.READERS)
+@pytest.mark.parametrize("suffix", io.FORMATS)
 def test_start_of_another_format_gives_an_image_or_an_error_with_the_path(suffix, tmp_path):
     for start in STARTS[1:]:
         path = tmp_path / f"any{suffix}"
@@ -352,7 +382,7 @@ def test_start_of_another_format_gives_an_image_or_an_error_with_the_path(suffix
 
 @pytest.mark.slow
 @pytest.mark.fuzz
-@pytest.mark.parametrize("suffix", io.READERS)
+@pytest.mark.parametrize("suffix", io.FORMATS)
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -27,7 +27,7 @@ from ushape.io.files import (
     replacing,
     temporary_name,
 )
-from ushape.io.streaming.sinks import replacing_folder
+from ushape.io.sinks import replacing_folder
 from ushape.planning.custom_code import allow_code
 from ushape.planning.run import Run
 

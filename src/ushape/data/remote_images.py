@@ -134,7 +134,7 @@ class RemoteImages:
 
     def _refuse(self, path: Path, address: str, error: DataError) -> None:
         """Note the error about a file, if it is an image or a part of one."""
-        if io.suffix_of(_unit_of(path)) in io.READERS:
+        if io.suffix_of(_unit_of(path)) in io.FORMATS:
             self.refused[address] = error
 
     @property
@@ -293,7 +293,7 @@ def _unusable(name: str) -> DataError:
 
 
 def _is_image(unit: Path) -> bool:
-    return io.suffix_of(unit) in io.READERS
+    return io.suffix_of(unit) in io.FORMATS
 
 
 def _is_read_when_listed(unit: Path) -> bool:

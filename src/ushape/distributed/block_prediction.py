@@ -18,9 +18,9 @@ from ushape.inference.ensemble import EnsembleMember
 from ushape.inference.predictor import Predictor, check_dimensions
 from ushape.inference.slices import READ_PX, predict_bands
 from ushape.inference.streaming import average_bands, working_shape
+from ushape.io.sinks import RowLayout, RowSink
 from ushape.io.streaming import Bands, BandWriter, open_boxes
 from ushape.io.streaming.ome_pyramid import Pyramid
-from ushape.io.streaming.sinks import RowLayout, RowSink
 from ushape.normalization import Normalization
 from ushape.transforms.growing import GROWN_PX, grow_bands, source_box
 from ushape.types import Box

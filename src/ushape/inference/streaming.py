@@ -67,7 +67,7 @@ def read_or_open(path: Path, is_large: Callable[[Bands], bool]) -> Pixels | Band
             bands = open_bands(path)
             if is_large(bands):
                 return bands
-            if io.suffix_of(path) in io.itk.ITK_READERS:
+            if io.FORMATS[io.suffix_of(path)].read_grid is not None:
                 bands.close()
                 return io.read(path)  # With its position in the patient.
             with bands:

@@ -1,78 +1,27 @@
-"""Read images and masks, write predictions. A new format is a module and a line in READERS."""
+"""Read images and masks, write predictions. The formats are those of the table FORMATS."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from ushape.errors import DataError, require_package
-from ushape.io import dicom, itk, npy, ome_zarr, raster, slides, tiff
+from ushape.errors import DataError
+from ushape.io import dicom
 from ushape.io.caching import keep_latest
 from ushape.io.files import damaged, replacing
+from ushape.io.formats import DICOM, DICOM_SERIES, FORMATS, Format
 from ushape.io.mask_encoding import decode_mask, encode_mask
-from ushape.types import Grid, MaskEncoding, MaskPixels, Palette, Pixels, TiffMetadata
+from ushape.types import Grid, MaskEncoding, MaskPixels, Palette, Pixels
 
-READERS: dict[str, Callable[[Path], Pixels]] = {
-    ".png": raster.read,
-    ".jpg": raster.read,
-    ".jpeg": raster.read,
-    ".bmp": raster.read,
-    ".gif": raster.read,
-    ".webp": raster.read,
-    ".ppm": raster.read,
-    ".pgm": raster.read,
-    ".pbm": raster.read,
-    ".pnm": raster.read,
-    ".tif": tiff.read,
-    ".tiff": tiff.read,
-    ".ome.tif": tiff.read,
-    ".ome.tiff": tiff.read,
-    ".nii": itk.read,
-    ".nii.gz": itk.read,
-    ".nrrd": itk.read,
-    ".mha": itk.read,
-    ".mhd": itk.read,
-    ".dcm": dicom.read,
-    ".npy": npy.read,
-    ".npz": npy.read_npz,
-    ".zarr": ome_zarr.read,
-    ".ome.zarr": ome_zarr.read,
-    **dict.fromkeys(slides.SLIDES, slides.read),
-}
-"""Reader by full suffix. On a damaged or hostile file each raises DataError and nothing else."""
-
-DOUBLE_SUFFIXES = tuple(suffix for suffix in READERS if suffix.count(".") == 2)
-
-SIGNATURES = {
-    b"\x89PNG\r\n\x1a\n": ".png",
-    b"\xff\xd8\xff": ".jpg",
-    b"GIF8": ".gif",
-    b"BM": ".bmp",
-    b"II*\0": ".tif",
-    b"MM\0*": ".tif",
-    b"II+\0": ".tif",
-    b"MM\0+": ".tif",
-    b"\x93NUMPY": ".npy",
-}
-"""First bytes of a file by which its format is recognized if its suffix is wrong, and the suffix of
-this format."""
-
-WRITERS: dict[str, Callable[[BinaryIO, np.ndarray, MaskEncoding, TiffMetadata | None], None]] = {
-    ".png": raster.write,
-    ".bmp": raster.write,
-    ".gif": raster.write,
-    ".tif": tiff.write,
-    ".tiff": tiff.write,
-    ".npy": npy.write,
-}
-"""Writer of masks by suffix, for lossless formats; itk.WRITABLE lists further ones."""
+DOUBLE_SUFFIXES = tuple(suffix for suffix in FORMATS if suffix.count(".") == 2)
 
 ProbabilityType = Literal["uint8", "float16", "float32"]
 """Data type of stored probabilities; uint8 stores round(255 p)."""
@@ -170,8 +119,7 @@ def decode_pixels(path: Path, pixels: Pixels) -> MaskPixels:
         DataError: if `decode_mask` raises it.
     """
     suffix = _writable_suffix(suffix_of(path), pixels.array)
-    holds_colors = suffix in WRITERS and suffix != ".gif"
-    return decode_mask(path, pixels, suffix, holds_colors=holds_colors)
+    return decode_mask(path, pixels, suffix, holds_colors=FORMATS[suffix].holds_colors)
 
 
 def write_mask(
@@ -183,7 +131,7 @@ def write_mask(
     """Write codes (*S) in the encoding of the user's masks, atomically.
 
     Args:
-        path: Output file; its suffix selects the format, one of WRITERS or itk.WRITABLE.
+        path: Output file; its suffix selects the format, any for which `is_writable` is true.
         codes: (*S), integer.
         encoding: How codes are represented in the file.
         like: Image that the mask belongs to, or its grid. Masks in NIfTI, NRRD and MetaImage get
@@ -194,24 +142,33 @@ def write_mask(
         DataError: if mask and image differ in shape, or the format cannot be written.
     """
     suffix = suffix_of(path).removeprefix(".ome")
-    array = encode_mask(codes, encoding)
-    if suffix in itk.WRITABLE:
+    if not is_writable(suffix):
+        raise unwritable(path, suffix)
+    target, array = FORMATS[suffix], encode_mask(codes, encoding)
+    if target.write_on_grid is not None:
         grid = read_grid(like) if isinstance(like, Path) else like
         grid = grid.grid if isinstance(grid, Pixels) else grid
+        array = array * np.uint8(1) if array.dtype == bool else array
         with replacing(path) as file:
-            return itk.write(
-                path, file, array * np.uint8(1) if array.dtype == bool else array, grid
-            )
-    if suffix not in WRITERS:
-        raise DataError(
-            f"{path}: masks cannot be written as {suffix or 'a file without suffix'}.",
-            code="unwritable_format",
-            hint=f"Supported formats: {', '.join([*WRITERS, *itk.WRITABLE])}.",
-        )
-    with replacing(path) as file:
+            target.write_on_grid(path, file, array, grid)
+    if target.write is not None:
         of_tiff = like.tiff if isinstance(like, Pixels) else None
-        WRITERS[suffix](file, array, replace(encoding, suffix=suffix), of_tiff)
-    return None
+        with replacing(path) as file:
+            target.write(file, array, replace(encoding, suffix=suffix), of_tiff)
+
+
+def unwritable(path: Path, suffix: str, *others: str) -> DataError:
+    """Return the error for a file whose format masks cannot be written in.
+
+    Args:
+        others: Suffixes of further formats that would be possible.
+    """
+    writable = [one for one in FORMATS if is_writable(one) and not one.startswith(".ome")]
+    return DataError(
+        f"{path}: masks cannot be written as {suffix or 'a file without suffix'}.",
+        code="unwritable_format",
+        hint=f"Supported formats: {', '.join([*writable, *others])}.",
+    )
 
 
 def read_size(path: Path) -> tuple[int, ...] | None:
@@ -223,15 +180,7 @@ def read_size(path: Path) -> tuple[int, ...] | None:
     Raises:
         DataError: if the format is unknown or the header is damaged.
     """
-    sizes: dict[Callable[[Path], Pixels], Callable[[Path], tuple[int, ...]]] = {
-        itk.read: itk.read_size,
-        raster.read: raster.read_size,
-        tiff.read: tiff.read_size,
-        npy.read: npy.read_size,
-        npy.read_npz: npy.read_npz_size,
-        slides.read: slides.read_size,
-    }
-    read_header = sizes.get(reader_of(path))
+    read_header = format_of(path).read_size
     return read_header(path) if read_header is not None else None
 
 
@@ -241,11 +190,7 @@ def read_orientation(path: Path) -> int:
     Raises:
         DataError: if the format is unknown or the header is damaged.
     """
-    headers: dict[Callable[[Path], Pixels], Callable[[Path], int]] = {
-        raster.read: raster.read_orientation,
-        tiff.read: tiff.read_orientation,
-    }
-    read_header = headers.get(reader_of(path))
+    read_header = format_of(path).read_orientation
     return read_header(path) if read_header is not None else 1
 
 
@@ -255,11 +200,8 @@ def read_grid(path: Path) -> Grid | None:
     Raises:
         DataError: if the file is damaged.
     """
-    if suffix_of(path) in itk.ITK_READERS:
-        return itk.read_grid(path)
-    if is_dicom(path):
-        return dicom.read_grid(path)
-    return None
+    named = named_format(path)
+    return named.read_grid(path) if named is not None and named.read_grid is not None else None
 
 
 def has_time_points(path: Path) -> bool:
@@ -268,7 +210,9 @@ def has_time_points(path: Path) -> bool:
     Raises:
         DataError: if its header is damaged.
     """
-    return suffix_of(path) in (".nii", ".nii.gz") and itk.count_time_points(path) > 1
+    named = FORMATS.get(suffix_of(path))
+    count = named.count_time_points if named is not None else None
+    return count is not None and count(path) > 1
 
 
 def write_rgb(path: Path, picture: np.ndarray) -> None:
@@ -301,13 +245,13 @@ def is_image(path: Path) -> bool:
 
     A .zarr folder is an image, a folder of DICOM slices is not.
     """
-    is_readable = suffix_of(path) in READERS or is_dicom_file(path)
+    is_readable = suffix_of(path) in FORMATS or is_dicom_file(path)
     return is_readable and not path.name.startswith(".")
 
 
 def is_dicom(path: Path) -> bool:
     """Whether a path is a DICOM file, or a folder that is read as a series of slices."""
-    return is_dicom_file(path) or (suffix_of(path) not in READERS and path.is_dir())
+    return is_dicom_file(path) or (suffix_of(path) not in FORMATS and path.is_dir())
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -320,13 +264,20 @@ def is_dicom_file(path: Path) -> bool:
 
 def is_read_in_bands(path: Path) -> bool:
     """Whether parts of a file can be read without the rest: TIFF, slide, NumPy, Zarr, .nii."""
-    in_bands = (tiff.read, npy.read, ome_zarr.read, slides.read)
-    return suffix_of(path) == ".nii" or READERS.get(suffix_of(path)) in in_bands
+    named = FORMATS.get(suffix_of(path))
+    return named is not None and named.open_rows is not None
 
 
 def is_writable(suffix: str) -> bool:
     """Whether masks can be written in this format."""
-    return suffix in WRITERS or suffix in itk.WRITABLE
+    named = FORMATS.get(suffix)
+    return named is not None and (named.write or named.write_on_grid) is not None
+
+
+def keeps_position(suffix: str) -> bool:
+    """Whether masks in this format are written with their position in the patient."""
+    named = FORMATS.get(suffix)
+    return named is not None and named.write_on_grid is not None
 
 
 def suffix_of(path: Path) -> str:
@@ -378,7 +329,7 @@ def apply_palette(indices: np.ndarray, palette: Palette) -> np.ndarray:
 
 def _read(path: Path) -> Pixels:
     """Read a file with the reader of its format, and check the result."""
-    pixels = reader_of(path)(path)
+    pixels = format_of(path).read(path)
     array = pixels.array
     check_pixels(path, array.shape, array.dtype)
     array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
@@ -386,22 +337,27 @@ def _read(path: Path) -> Pixels:
     return replace(pixels, array=array, spacing_mm=spacing)
 
 
-def reader_of(path: Path) -> Callable[[Path], Pixels]:
-    """Return the reader for a file or folder.
+def named_format(path: Path) -> Format | None:
+    """Return the format that the name of a file or folder states, or the mark of DICOM."""
+    if (named := FORMATS.get(suffix_of(path))) is not None:
+        return named
+    if path.is_dir():
+        return DICOM_SERIES
+    return DICOM if is_dicom_file(path) else None
+
+
+def format_of(path: Path) -> Format:
+    """Return the format of a file or folder, which is that of its content if its name is wrong.
 
     Raises:
         DataError: if the format is unknown, or there is no such file, or it is empty.
     """
-    suffix = suffix_of(path)
-    if is_dicom(path) and path.is_dir():
-        return dicom.read_series
-    if suffix not in READERS and is_dicom_file(path):
-        return dicom.read
-    if suffix not in READERS:
+    suffix, named = suffix_of(path), named_format(path)
+    if named is None:
         raise DataError(
             f"{path}: {suffix or 'a file without suffix'} is not a supported image format.",
             code="unknown_format",
-            hint=f"Supported formats: {', '.join(READERS)}.",
+            hint=f"Supported formats: {', '.join(FORMATS)}.",
         )
     if not path.exists():
         raise DataError(
@@ -417,7 +373,7 @@ def reader_of(path: Path) -> Callable[[Path], Pixels]:
         )
     if path.is_file() and path.stat().st_size == 0:
         raise damaged(path, "the file is empty (0 bytes)")
-    return READERS[content_suffix(path)]
+    return FORMATS.get(content_suffix(path), named)
 
 
 def content_suffix(path: Path) -> str:
@@ -427,16 +383,20 @@ def content_suffix(path: Path) -> str:
         The suffix of the name, unless the content belongs to another reader.
     """
     suffix = suffix_of(path)
-    if not path.is_file() or suffix not in READERS or suffix in slides.SLIDES:
-        return suffix  # Slides are TIFF or JPEG files of a special structure.
+    named = FORMATS.get(suffix)
+    if not path.is_file() or named is None or named.is_known_by_suffix:
+        return suffix
     facts = path.stat()
-    start = _start_of(path, (facts.st_ino, facts.st_size, facts.st_mtime_ns))
-    is_webp = start.startswith(b"RIFF") and start[8:12] == b"WEBP"
-    found = ".webp" if is_webp else suffix
-    for signature, actual in SIGNATURES.items():
-        if start.startswith(signature):
-            found = actual
-    return found if READERS[found] is not READERS[suffix] else suffix
+    found = suffix_of_start(_start_of(path, (facts.st_ino, facts.st_size, facts.st_mtime_ns)))
+    return suffix if found is None or FORMATS[found].read is named.read else found
+
+
+def suffix_of_start(start: bytes) -> str | None:
+    """Return the suffix of the format that the first bytes show; None if they show none."""
+    for suffix, one in FORMATS.items():
+        if one.signature is not None and re.match(one.signature, start, re.DOTALL):
+            return suffix
+    return None
 
 
 @lru_cache(maxsize=2**14)
@@ -456,28 +416,18 @@ def check_packages(paths: Iterable[Path]) -> None:
     Raises:
         MissingPackageError: if one of them is not installed.
     """
-    by_suffix: dict[str, Path] = {}
     for path in paths:
-        suffix = suffix_of(path)
-        by_suffix.setdefault(suffix, path)
-        if not tiff.HAS_CODECS and READERS.get(suffix) is tiff.read:
-            tiff.check_codecs(path)
-    for suffix, path in by_suffix.items():
-        if suffix in itk.ITK_READERS:
-            itk.load_itk(path)
-        elif READERS.get(suffix) is ome_zarr.read:
-            require_package("zarr", "zarr", str(path))
-        elif suffix in slides.SLIDES:
-            slides.check_packages(path)
-        elif is_dicom(path):
-            require_package("pydicom", "medical", str(path))
+        named = named_format(path)
+        if named is not None and named.check_packages is not None:
+            named.check_packages(path)
 
 
 def _writable_suffix(suffix: str, array: np.ndarray) -> str:
     """Return the suffix for writing masks like those (C, *S) read from a file of a given suffix."""
-    plain = {".mhd": ".mha", ".npz": ".npy"}.get(suffix, suffix.removeprefix(".ome"))
-    if plain in WRITERS or plain in itk.WRITABLE:
+    named = FORMATS.get(suffix, DICOM)
+    plain = named.mask_suffix or suffix.removeprefix(".ome")
+    if is_writable(plain):
         return plain
     if array.ndim == 4:
-        return ".nii.gz" if suffix == ".dcm" or suffix not in READERS else ".tif"
+        return ".nii.gz" if named.read_grid is not None else ".tif"
     return ".png" if array.dtype in (np.uint8, np.uint16, bool) else ".tif"

@@ -64,6 +64,15 @@ def read_grid(path: Path) -> Grid:
         return _grid_of(path, reader, remarks)
 
 
+def read_spacing(path: Path) -> tuple[float, ...] | None:
+    """Return the spacing in mm along each axis of S, if the header states it.
+
+    Raises:
+        DataError: as for `read`.
+    """
+    return spacing_on(read_grid(path))
+
+
 def open_rows(path: Path) -> RowReader | None:
     """Open a volume of an uncompressed NIfTI file to read parts of it.
 

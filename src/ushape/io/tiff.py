@@ -342,6 +342,8 @@ def check_codecs(path: Path) -> None:
     Raises:
         MissingPackageError: if it needs imagecodecs, which is not installed.
     """
+    if HAS_CODECS:
+        return
     try:
         with tifffile.TiffFile(path, _multifile=False) as file:
             page = file.pages.first

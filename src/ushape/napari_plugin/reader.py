@@ -32,7 +32,7 @@ def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None
     if not isinstance(path, str):
         return None
     place = Path(path)
-    if place.is_dir() and io.suffix_of(place) not in io.READERS:
+    if place.is_dir() and io.suffix_of(place) not in io.FORMATS:
         if has_log(place):
             return read_predictions
         has_slices = any(io.is_dicom_file(one) for one in place.iterdir())

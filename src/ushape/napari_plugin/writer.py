@@ -173,7 +173,7 @@ def _codes_of(labels: np.ndarray, origin: Origin) -> np.ndarray:
 def _suffix_for(encoding: MaskEncoding, labels: np.ndarray, origin: Origin) -> str:
     """Return the suffix of the masks of the run, or that of a format for volumes if needed."""
     image = io.suffix_of(origin.image) if origin.image is not None else ""
-    volumes = (*io.itk.WRITABLE, *VOLUMES)
     if labels.ndim == 2:
         return encoding.suffix or (".png" if labels.max(initial=0) < 1 << 16 else ".tif")
-    return next((one for one in (encoding.suffix, image) if one in volumes), ".tif")
+    choices = (one for one in (encoding.suffix, image) if one in VOLUMES or io.keeps_position(one))
+    return next(choices, ".tif")

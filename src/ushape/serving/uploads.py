@@ -154,13 +154,19 @@ def check_header(path: Path, limits: Limits) -> int:
         Number of pixels, channels not counted.
 
     Raises:
-        DataError: if the header is damaged.
+        DataError: if the header is damaged, or does not state the size.
         MissingPackageError: if a package that reads the format is not installed.
         Refusal: if there are too many pixels.
     """
     io.check_packages([path])
     size = io.read_size(path)
-    if size is None:  # DICOM
+    if size is None and not io.is_dicom(path):
+        raise DataError(
+            f"{path}: the size of an image of this format is not known before it is unpacked.",
+            code="size_unknown",
+            hint="Send it in another format, such as TIFF or PNG.",
+        )
+    if size is None:
         (header, *_) = dicom.read_headers(path)
         size = tuple(
             int(header.get(name) or default)
@@ -190,11 +196,8 @@ def suffix_of_content(head: bytes, name: str) -> str:
     The name decides only what the bytes do not: whether a packed file is .npz or .nii.gz.
     """
     name = name.lower()
-    for signature, suffix in io.SIGNATURES.items():
-        if head.startswith(signature):
-            return suffix
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return ".webp"
+    if (suffix := io.suffix_of_start(head)) is not None:
+        return suffix
     if re.match(rb"P[1-6]\s", head):
         return ".pnm"
     if head[128:132] == b"DICM":

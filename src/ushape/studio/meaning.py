@@ -12,7 +12,6 @@ from ushape.data.case_stats import scan_case
 from ushape.data.classes.names import StatedClasses
 from ushape.data.mask_values import interpret_masks
 from ushape.errors import DataError, UshapeError
-from ushape.io import itk
 from ushape.io.streaming import open_bands
 from ushape.labels import IGNORE, LabelSpace
 from ushape.planning.data_settings import SETTINGS_FILE, apply_data_settings
@@ -102,7 +101,7 @@ def target_without_masks(cases: Sequence[Case]) -> MaskTarget:
     if dims == 2:
         return target
     suffix = io.suffix_of(first)
-    suffix = suffix if suffix in itk.WRITABLE else ".tif"
+    suffix = suffix if io.keeps_position(suffix) else ".tif"
     return replace(target, encoding=MaskEncoding(suffix=suffix))
 
 

@@ -139,7 +139,7 @@ def bands_of(length):
 
 
 def test_every_format_is_tested_in_bands():
-    assert set(FORMATS) == set(io.READERS) - set(io.slides.SLIDES)  # See test_slides.py.
+    assert set(FORMATS) == set(io.FORMATS) - set(io.slides.SLIDES)  # See test_slides.py.
 
 
 @pytest.mark.parametrize("name", [*(f"x{suffix}" for suffix in FORMATS), *TIFFS])
@@ -244,7 +244,7 @@ def test_bands_are_read_without_the_whole_image(name, written, monkeypatch):
 
 def test_bands_of_a_tiff_that_tifffile_cannot_unpack_are_held(written, monkeypatch):
     path, whole = written("wide tiles")
-    monkeypatch.setattr("ushape.io.streaming.tiff_segments._is_decodable", lambda page: False)
+    monkeypatch.setattr("ushape.io.tiff_segments._is_decodable", lambda page: False)
     with open_bands(path) as bands:
         assert np.array_equal(bands.read(4, 30), whole.array[:, 4:30])
 

@@ -32,7 +32,7 @@ def test_manifest_names_functions_that_exist(manifest):
 
 def test_manifest_names_formats_that_are_read_and_written(manifest):
     (reader,) = manifest.contributions.readers
-    assert {pattern.lstrip("*") for pattern in reader.filename_patterns} <= set(io.READERS)
+    assert {pattern.lstrip("*") for pattern in reader.filename_patterns} <= set(io.FORMATS)
     (writer,) = manifest.contributions.writers
     assert all(map(io.is_writable, writer.filename_extensions))
     assert {str(one) for one in writer.layer_types} == {"labels"}

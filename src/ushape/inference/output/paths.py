@@ -9,12 +9,8 @@ from pathlib import Path
 from ushape import io
 from ushape.inference.output import OutputConfig
 from ushape.inference.predictor import Predictor
-from ushape.io import itk
 from ushape.io.files import real_path
-from ushape.io.streaming import NIFTI
-
-BANDED = (".tif", ".npy", ".zarr")
-"""Suffixes of formats in which any mask can be written band by band."""
+from ushape.io.streaming import NIFTI, is_written_in_bands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +38,7 @@ class OutputPaths:
     def banded_mask(self, below: Path) -> Path | None:
         """Return the path of a mask in a format that can be written band by band."""
         target = self.mask(below)
-        if target is None or target.suffix in BANDED:
+        if target is None or is_written_in_bands(target.suffix):
             return target
         if io.suffix_of(below) == ".nii" and io.suffix_of(target) in NIFTI:
             return target
@@ -90,7 +86,7 @@ def endings_of(config: OutputConfig, predictor: Predictor) -> dict[str, str]:
     if predictor.plan.image_dims == 3:
         # Like the masks, so that they lie on the image in viewers.
         suffix = predictor.plan.encoding.suffix
-        suffix = suffix if suffix in itk.WRITABLE else ".tif"
+        suffix = suffix if io.keeps_position(suffix) else ".tif"
         for kind in {"instances", "uncertainty"} & set(endings):
             endings[kind] = f"_{kind}{suffix}"
     return endings

@@ -18,22 +18,12 @@ import numpy as np
 from ushape import io
 from ushape.errors import DataError
 from ushape.formatting import size_text
-from ushape.io import dicom, files, itk, npy, ome_zarr, raster, slides, tiff
+from ushape.io import files, tiff
 from ushape.io.float_range import limit_to_float32
+from ushape.io.formats import FORMATS
 from ushape.io.mask_encoding import encode_mask, stored_dtype
-from ushape.io.streaming import sinks, tiff_segments
-from ushape.io.streaming.sinks import RowLayout, RowSink
+from ushape.io.sinks import RowLayout, RowSink
 from ushape.types import Box, MaskEncoding, Pixels, RowReader, TiffMetadata, box_text
-
-OPENERS: dict[Callable[[Path], Pixels], Callable[[Path, ExitStack], RowReader | None]] = {
-    tiff.read: tiff_segments.open_rows,
-    npy.read: lambda path, closing: npy.open_rows(path),
-    ome_zarr.read: lambda path, closing: ome_zarr.open_rows(path),
-    itk.read: lambda path, closing: itk.open_rows(path),
-    slides.read: slides.open_rows,
-}
-"""Functions that open a file to read parts of it, by the reader of the whole file. A function
-returns None for a file that can only be read as a whole."""
 
 
 class Bands:
@@ -208,27 +198,24 @@ def open_boxes(path: Path) -> Bands | None:
 
 def _open_source(path: Path, closing: ExitStack) -> RowReader | None:
     """Open a file to read parts of it; None if it can only be read as a whole."""
-    opener = OPENERS.get(io.reader_of(path))
-    if opener is None:
+    open_rows = io.format_of(path).open_rows
+    if open_rows is None:
         return None
     with files.reading(path):
-        return opener(path, closing)
+        return open_rows(path, closing)
 
 
 def read_spacing(path: Path) -> tuple[float, ...] | None:
     """Return the pixel spacing in mm along each axis of S, if the file states it.
 
-    Pixels are decoded only for a TIFF that cannot be read in bands.
+    Pixels are decoded only if neither the header states it nor the file can be read in bands.
 
     Raises:
         DataError: as for `io.read`.
     """
-    if io.reader_of(path) in (raster.read, npy.read, npy.read_npz):
-        return None  # These formats do not store it.
-    if io.is_dicom(path):
-        return dicom.read_spacing(path)
-    if io.suffix_of(path) in itk.ITK_READERS:
-        return itk.spacing_on(itk.read_grid(path))
+    read_header = io.format_of(path).read_spacing
+    if read_header is not None:
+        return read_header(path)
     with open_bands(path) as bands:
         return bands.spacing_mm
 
@@ -246,19 +233,18 @@ def _hold(pixels: Pixels) -> RowReader:
     )
 
 
-SINKS: dict[str, Callable[[RowLayout], AbstractContextManager[RowSink]]] = {
-    ".tif": sinks.write_tiff,
-    ".tiff": sinks.write_tiff,
-    ".zarr": sinks.write_zarr,
-    ".npy": sinks.write_npy,
-    ".nii": sinks.write_nifti,
-    ".nii.gz": sinks.write_nifti,
-}
-"""Formats that are written band by band, by suffix without `.ome`."""
-
 TIFF = (".tif", ".tiff")
 
 NIFTI = (".nii", ".nii.gz")
+
+
+def is_written_in_bands(suffix: str) -> bool:
+    """Whether any mask can be written in this format band by band.
+
+    In NIfTI, only masks of NIfTI images can.
+    """
+    return _sink_of(suffix) is not None and suffix not in NIFTI
+
 
 STREAMED_PROBABILITIES = (*TIFF, ".zarr")
 """Suffixes of the formats in which probabilities can be written in bands."""
@@ -350,12 +336,9 @@ def open_band_writer(
         DataError: if the format cannot be written, or rows are missing at the end.
     """
     suffix = _plain_suffix(path)
-    if suffix not in SINKS and not io.is_writable(suffix):
-        raise DataError(
-            f"{path}: masks cannot be written as {suffix or 'a file without suffix'}.",
-            code="unwritable_format",
-            hint=f"Supported formats: {', '.join([*io.WRITERS, *itk.WRITABLE, '.zarr'])}.",
-        )
+    open_sink = _sink_of(suffix)
+    if open_sink is None and not io.is_writable(suffix):
+        raise io.unwritable(path, suffix, ".zarr")
     encoding = replace(encoding, white_is_zero=encoding.white_is_zero and suffix in TIFF)
     layout = RowLayout(
         path=path,
@@ -366,18 +349,18 @@ def open_band_writer(
     )
     image = like.path if isinstance(like, Bands) else like
     has_position = image is not None and io.suffix_of(image) in NIFTI
-    if suffix in SINKS and (suffix not in NIFTI or has_position):
+    if open_sink is not None and (suffix not in NIFTI or has_position):
         channels = {"colors": (3,), "alpha": (4,)}.get(encoding.kind, ())
         whole = (*shape, *channels)
         place = {"spacing_mm": _spacing_of(like), "tiff": _metadata_of(like)}
         layout = replace(layout, shape=whole, **place)  # type: ignore[arg-type]
         layout = replace(layout, nifti=image if has_position else None)
-        sink = SINKS[suffix](layout)
+        sink = open_sink(layout)
         to_rows: Callable[[np.ndarray], np.ndarray] = partial(_pixels_of, encoding)
     else:
         codes = np.dtype(np.int32) if encoding.kind == "colors" else layout.dtype
         layout = replace(layout, dtype=codes)
-        sink = sinks.collect_mask(layout, like if isinstance(like, Path) else None)
+        sink = _collect_mask(layout, like if isinstance(like, Path) else None)
         to_rows = np.asarray
     with sink as opened:
         writer = BandWriter(layout, opened, to_rows)
@@ -423,7 +406,9 @@ def open_probability_writer(
         spacing_mm=_spacing_of(like),
         tiff=_metadata_of(like),
     )
-    with SINKS[suffix](layout) as opened:
+    open_sink = _sink_of(suffix)
+    assert open_sink is not None, "these formats are written in bands"
+    with open_sink(layout) as opened:
         writer = BandWriter(
             layout,
             opened,
@@ -431,6 +416,19 @@ def open_probability_writer(
         )
         yield writer
         writer.finish()
+
+
+def _sink_of(suffix: str) -> Callable[[RowLayout], AbstractContextManager[RowSink]] | None:
+    """Return the function that opens a file of a format to write it row by row, if there is one."""
+    return FORMATS[suffix].open_sink if suffix in FORMATS else None
+
+
+@contextmanager
+def _collect_mask(layout: RowLayout, like: Path | None) -> Iterator[RowSink]:
+    """Collect a mask in memory until it is complete, then write it with `io.write_mask`."""
+    blocks: list[np.ndarray] = []
+    yield RowSink(blocks.append, layout.shape[0])
+    io.write_mask(layout.path, blocks[0], layout.encoding, like)
 
 
 def _plain_suffix(path: Path) -> str:
@@ -446,7 +444,7 @@ def _spacing_of(like: Path | Bands | Pixels | None) -> tuple[float, ...] | None:
 def _metadata_of(like: Path | Bands | Pixels | None) -> TiffMetadata | None:
     if not isinstance(like, Path):
         return like.tiff if like is not None else None
-    if io.reader_of(like) is not tiff.read:
+    if io.format_of(like).read is not tiff.read:
         return None
     with open_bands(like) as bands:
         return bands.tiff

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ushape.io.pyramid import nearest_indices
 from ushape.io.streaming import Bands
-from ushape.io.streaming.pyramid import nearest_indices
 from ushape.io.streaming.slides import open_bands_at
 from ushape.types import Box
 

@@ -18,6 +18,7 @@ from ushape.io import ome_zarr
 from ushape.io.files import check_memory, remove_leftovers
 from ushape.io.lock import locked
 from ushape.io.ome_zarr import inside
+from ushape.io.sinks import ZARR_CHUNK, RowLayout, RowSink, create_array, replacing_folder
 from ushape.io.streaming import BandWriter
 from ushape.io.streaming.ome_listing import (
     LABELS,
@@ -26,7 +27,6 @@ from ushape.io.streaming.ome_listing import (
     read_listing,
     update_listing,
 )
-from ushape.io.streaming.sinks import ZARR_CHUNK, RowLayout, RowSink, create_array, replacing_folder
 
 Step = dict[str, Any]
 """A coordinate transformation of OME-Zarr."""

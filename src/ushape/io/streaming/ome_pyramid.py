@@ -14,7 +14,7 @@ import numpy as np
 
 from ushape.errors import require_package
 from ushape.io.files import flush_file, remove_quietly, temporary_name
-from ushape.io.streaming.sinks import create_array, multiscale
+from ushape.io.sinks import create_array, multiscale
 from ushape.types import Box
 
 OmeVersion = Literal["0.4", "0.5"]

@@ -12,6 +12,7 @@ OUT = Path("out")
     [
         (".png", "a/x.jpg", "out/a/x.png", "out/a/x.tif"),
         (".tif", "x.ome.tif", "out/x.tif", "out/x.tif"),
+        (".tiff", "x.png", "out/x.tiff", "out/x.tiff"),
         (".nii.gz", "x.nii", "out/x.nii.gz", "out/x.nii.gz"),
         (".nii.gz", "x.tif", "out/x.nii.gz", "out/x.tif"),
         (".npy", "x.v2.npy", "out/x.v2.npy", "out/x.v2.npy"),

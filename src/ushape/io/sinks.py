@@ -19,11 +19,10 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import tifffile
 
-from ushape import io
 from ushape.errors import require_package
 from ushape.io import nifti
 from ushape.io.files import remove_quietly, replacing, temporary_name
-from ushape.io.streaming.pyramid import PyramidLevels, collect_levels
+from ushape.io.pyramid import PyramidLevels, collect_levels
 from ushape.io.tiff import photometric_of
 from ushape.types import MaskEncoding, TiffMetadata
 
@@ -80,14 +79,6 @@ class RowSink:
 
     block_rows: int
     """Number of rows that are packed together."""
-
-
-@contextmanager
-def collect_mask(layout: RowLayout, like: Path | None) -> Iterator[RowSink]:
-    """Collect a mask in memory until it is complete, then write it with `io.write_mask`."""
-    blocks: list[np.ndarray] = []
-    yield RowSink(blocks.append, layout.shape[0])
-    io.write_mask(layout.path, blocks[0], layout.encoding, like)
 
 
 @contextmanager

@@ -11,8 +11,9 @@ import zarr
 
 from slides import blobs, write_svs
 from ushape import io
-from ushape.io.streaming import open_band_writer, open_probability_writer, pyramid
-from ushape.io.streaming.pyramid import level_shapes, nearest_indices
+from ushape.io import pyramid
+from ushape.io.pyramid import level_shapes, nearest_indices
+from ushape.io.streaming import open_band_writer, open_probability_writer
 from ushape.types import MaskEncoding
 
 CODES = np.random.default_rng(0).integers(0, 3, (300, 410)).astype(np.uint8)

@@ -32,8 +32,7 @@ def open_rows(path: Path, closing: ExitStack) -> RowReader | None:
     Raises:
         DataError: as for `tiff.read`, except for the size of the whole image.
     """
-    if not tiff.HAS_CODECS:
-        tiff.check_codecs(path)
+    tiff.check_codecs(path)
     # An OME-TIFF could name any other file as the place of its planes.
     file = closing.enter_context(tifffile.TiffFile(path, _multifile=False))
     series = _Series(path=path, file=file, stored=tiff.first_series(path, file))
