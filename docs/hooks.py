@@ -26,7 +26,7 @@ from typer.main import get_command
 
 import ushape
 from ushape.cli import app
-from ushape.config import field_docs, to_dict
+from ushape.config import KNOWN, field_docs, to_dict
 from ushape.errors import UshapeError
 from ushape.planning.recipe import Recipe
 
@@ -192,11 +192,13 @@ def _setting_sections(config: Any, prefix: str) -> Iterator[str]:
     """Yield a heading and a table for a config, then the same for each config inside it."""
     docs, values = field_docs(type(config)), to_dict(config)
     hints = typing.get_type_hints(type(config))
+    known = {one.name: one.metadata.get(KNOWN, ()) for one in dataclasses.fields(config)}
     rows, sections = [], []
     for name in values:
         value = getattr(config, name)
         if not dataclasses.is_dataclass(value):
-            cells = (name, _as_yaml(values[name]), _values_of(hints[name]))
+            allowed = ", ".join(known[name]) or _values_of(hints[name])
+            cells = (name, _as_yaml(values[name]), allowed)
             rows.append((*(f"`{cell}`" for cell in cells), docs.get(name, "")))
             value = _default_section(hints[name])
         if value is not None:

@@ -320,6 +320,10 @@ def missing_code(key: str, name: str) -> ConfigError:
     )
 
 
+KNOWN: Final = "known"
+"""Key in the metadata of a field whose value is a name in a table: that table. The class of the
+field checks the name, and the settings reference lists all of them."""
+
 AUTO: Final = "auto"
 Auto = Literal["auto"]
 

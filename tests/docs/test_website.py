@@ -1,5 +1,6 @@
 """The documentation website builds without a warning."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -7,7 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from ushape.planning.optimizers import OPTIMIZERS, SCHEDULES
+
 ROOT = Path(__file__).parents[2]
+
+
+def test_settings_reference_lists_the_optimizers_and_schedules():
+    pytest.importorskip("mkdocs", reason="The website needs the extra 'docs'.")
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    page = hooks.recipe_settings_page()
+    for key, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{key}` |")]
+        assert ", ".join(table) in row
 
 
 @pytest.mark.slow

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from ushape.config import AUTO, Auto
+from ushape.config import AUTO, KNOWN, Auto
 from ushape.data.pixel_weights import PixelWeightConfig
 from ushape.data.preprocessing_config import PreprocessingConfig, check_mpp
 from ushape.data.sampling import SamplingConfig
@@ -16,6 +17,7 @@ from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelConfig
 from ushape.losses import LossConfig
 from ushape.models.config import NetworkConfig
+from ushape.planning.optimizers import OPTIMIZERS, SCHEDULES
 from ushape.transforms.augment import AugmentConfig
 from ushape.transforms.tiling import Average, TilingConfig
 
@@ -69,7 +71,7 @@ class TrainConfig:
     """Number of batches whose gradients are accumulated for one optimizer step. The effective
     batch size grows by this factor, the memory does not."""
 
-    optimizer: Literal["adamw", "adam", "muon", "sgd", "rmsprop"] = "adamw"
+    optimizer: str = field(default="adamw", metadata={KNOWN: OPTIMIZERS})
     """Optimizer. muon: Muon for the kernels of all convolutions but the first one and those of one
     pixel, adamw for the other parameters."""
 
@@ -97,7 +99,7 @@ class TrainConfig:
     encoder_freeze_fraction: float = 0.0
     """Fraction of all steps, at the beginning, in which a pretrained encoder does not change."""
 
-    schedule: Literal["cosine", "constant", "warmup", "polynomial", "one_cycle"] = "cosine"
+    schedule: str = field(default="cosine", metadata={KNOWN: SCHEDULES})
     """Learning-rate schedule. cosine: linear warmup, then half a cosine to zero; constant: no
     change; warmup: linear warmup, then constant; polynomial: linear warmup, then
     (1 - progress)^0.9; one_cycle: one cycle up and down."""
@@ -165,6 +167,8 @@ class TrainConfig:
     the training is planned."""
 
     def __post_init__(self) -> None:
+        _check_known("optimizer", self.optimizer, OPTIMIZERS)
+        _check_known("schedule", self.schedule, SCHEDULES)
         for name, most in MAX_OF_TRAINING.items():
             value = getattr(self, name)
             if value not in (AUTO, None) and not 0 < value <= most:
@@ -193,6 +197,16 @@ class TrainConfig:
                     code="value_out_of_range",
                     hint="Leave it out to use the default.",
                 )
+
+
+def _check_known(key: str, name: str, known: Collection[str]) -> None:
+    """Raise ConfigError unless the table of a setting of the training contains its value."""
+    if name not in known:
+        raise ConfigError(
+            f"train.{key} is {name}, which is not a known {key}.",
+            code="invalid_value",
+            hint=f"Known {key}s: {', '.join(known)}.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

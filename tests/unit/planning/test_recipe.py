@@ -1,7 +1,11 @@
 import pytest
+import torch
 
+from ushape.config import override
 from ushape.errors import ConfigError
+from ushape.planning.optimizers import OPTIMIZERS, SCHEDULES
 from ushape.planning.recipe import CodeReference, PredictConfig, Recipe, TrainConfig, with_some_rate
+from ushape.training.optimizers import Schedule, build_optimizer
 
 
 @pytest.mark.parametrize(
@@ -37,3 +41,33 @@ def test_with_some_rate_replaces_only_an_open_learning_rate():
 
 def test_code_reference_is_named_like_the_option():
     assert CodeReference(file="mine.py", function="small", checksum="").name == "mine.py:small"
+
+
+@pytest.mark.parametrize("key", ["optimizer", "schedule"])
+def test_unknown_optimizer_or_schedule_is_refused_with_the_known_ones(key):
+    for make in (
+        lambda: TrainConfig(**{key: "linear"}),
+        lambda: override(Recipe(), f"train.{key}=linear"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            make()
+        assert error.value.code == "invalid_value"
+        assert f"train.{key} is linear" in error.value.message
+        for name in OPTIMIZERS if key == "optimizer" else SCHEDULES:
+            assert name in error.value.hint
+
+
+def test_new_optimizer_and_schedule_need_one_entry_in_their_table(monkeypatch):
+    monkeypatch.setitem(SCHEDULES, "linear", lambda progress, warmup: 1 - progress)
+    monkeypatch.setitem(
+        OPTIMIZERS,
+        "plain",
+        lambda parameters, settings: torch.optim.SGD(parameters, settings.learning_rate),
+    )
+    recipe = override(Recipe(), ["train.schedule=linear", "train.optimizer=plain"])
+    assert Schedule(recipe.train, 10).factor(4) == pytest.approx(0.6)
+    weight = torch.nn.Parameter(torch.tensor([1.0]))
+    optimizer = build_optimizer([weight], recipe.train, "cpu")
+    (2 * weight).sum().backward()
+    optimizer.step()
+    assert weight.item() == pytest.approx(1 - 2 * 2e-3)

@@ -5,7 +5,7 @@ import torch
 
 from ushape.models import build_model
 from ushape.models.config import NetworkConfig
-from ushape.training.muon import Muon, hidden_kernels, orthogonalize
+from ushape.planning.muon import Muon, hidden_kernels, orthogonalize
 
 OPTIONS = {"lr": 0.01, "betas": (0.9, 0.99), "weight_decay": 0.1, "fused": True}
 
