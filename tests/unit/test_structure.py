@@ -1,16 +1,22 @@
 """Import order, import cost and public names of the package."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import ushape
 from ushape.api import FUNCTIONS
+from ushape.io.annotations.shape_files import SHAPE_READERS
+from ushape.planning.rules import RULES
+from ushape.types import ShapesFormat
 
 SOURCE = Path(ushape.__file__).parent
+ROOT = Path(__file__).parents[2]
 
 LEVELS = (
     {"_version", "errors", "formatting", "config", "types", "labels", "normalization", "console"},
@@ -144,6 +150,62 @@ def test_import_and_help_load_nothing_heavy():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert ended.stdout.split() == []
+
+
+def documented_order():
+    """Packages in the order of the table of architecture.md, without the entry points."""
+    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    part = page[page.index("## Where everything is") : page.index("## One case on its way")]
+    rows = [line.split("|")[1] for line in part.splitlines() if line.startswith("| `")]
+    return [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+
+
+def test_documented_order_is_that_of_the_imports():
+    order = documented_order()
+    assert sorted(order) == sorted(set().union(*LEVELS) - {"_version", "__init__", "__main__"})
+    wrong = {
+        (package_of(module), package_of(other))
+        for module, used in GRAPH.items()
+        for other in used
+        if {package_of(module), package_of(other)} <= set(order)
+        and order.index(package_of(other)) > order.index(package_of(module))
+    }
+    assert not wrong
+
+
+def test_documented_rules_are_those_of_the_planner_in_their_order():
+    page = (ROOT / "docs/explanation/planning.md").read_text(encoding="utf-8")
+    part = page[page.index("## Rules") : page.index("## Short trainings")]
+    assert re.findall(r"\| `(choose_\w+)` \|", part) == [rule.__name__ for rule in RULES]
+
+
+def test_functions_have_at_most_60_lines_besides_signature_and_docstring():
+    long = [
+        f"{module}.{node.name}"
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and body_lines(node) > 60
+    ]
+    assert not long
+
+
+def body_lines(function):
+    """Number of lines of a function after its signature and its docstring."""
+    has_docstring = ast.get_docstring(function) is not None
+    body = function.body[has_docstring:]
+    return function.end_lineno - body[0].lineno + 1 if body else 0
+
+
+def test_imports_for_type_checkers_are_those_of_the_public_functions():
+    tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    found = {one.names[0].asname: one.module for one in block.body}
+    assert found == {name: f"ushape.api.{module}" for name, module in FUNCTIONS.items()}
+
+
+def test_annotation_formats_with_a_reader_are_those_of_stored_cases():
+    # Contours in the patient are read together with their image, see io.annotations.rtstruct.
+    assert {*SHAPE_READERS, "rtstruct"} == set(get_args(ShapesFormat))
 
 
 def test_every_public_name_exists():

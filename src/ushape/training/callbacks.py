@@ -1,4 +1,4 @@
-"""Callbacks of the trainer: save the best weights, log each epoch, keep the time limit."""
+"""Callbacks of the trainer: save weights and checkpoints, log each epoch, show progress."""
 
 from __future__ import annotations
 
