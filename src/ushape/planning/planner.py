@@ -43,7 +43,9 @@ from ushape.planning.start_decision import TRIAL_SHARE
 from ushape.planning.timing import (
     FORWARD_SHARE,
     Format,
+    StepTime,
     fastest_format,
+    measure_step,
     measure_step_s,
     predicted_pixels,
     with_format,
@@ -315,11 +317,10 @@ def _find_format(
     limit_s = FORMAT_SHARE * 60 * recipe.train.minutes
     channels = recipe.preprocessing.input_channels(stats.case_stats[0].channels)
 
-    def measure(one: Format) -> float:
+    def measure(one: Format, seconds: float) -> StepTime:
         tried = with_format(recipe, one)
-        each_s = limit_s / len(formats)
         space = space_for(stats.space, recipe)
-        return measure_step_s(tried, channels, space, machine.device, each_s)
+        return measure_step(tried, channels, space, machine.device, seconds)
 
     measured.format = fastest_format(formats, measure, limit_s)
     return measured.format

@@ -28,6 +28,9 @@ FROZEN_SHARE = 0.5
 CLEARLY_FASTER = 0.9
 """Share of the time of the usual format that another one may take to be preferred."""
 
+COMPARED_CALLS = 2
+"""Number of calls after the warm-up that a format needs to be compared with another one."""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -40,25 +43,44 @@ class Format:
         return f"{self.precision}{', channels last' if self.channels_last else ''}"
 
 
+@dataclass(frozen=True)
+class StepTime:
+    """Measured time of a training step."""
+
+    seconds: float
+    calls: int
+    """Number of calls that were timed after the warm-up."""
+
+
 def fastest_format(
-    formats: Sequence[Format], measure: Callable[[Format], float], limit_s: float
+    formats: Sequence[Format], measure: Callable[[Format, float], StepTime], limit_s: float
 ) -> tuple[Format, dict[Format, float]]:
     """Return the fastest format, and the seconds of a step in those that were measured.
 
-    The first format is the usual one. Another one is chosen only if it is clearly faster, so that
-    a single disturbed measurement rarely decides.
+    The first format is the usual one. Another one is chosen only if it is clearly faster and both
+    were timed in several calls after their warm-up. The first step of a process also loads
+    libraries, so that it does not count; and the usual format is timed before and after the
+    others, so that a program that runs at the beginning only does not decide.
 
     Args:
-        measure: Returns the seconds of a step in a format.
+        measure: Measures a step in a format within the given number of seconds, or calls it only
+            once if there is no time.
         limit_s: Seconds after which no further format is measured.
     """
     began, found = time.perf_counter(), dict[Format, float]()
+    usual, each_s = formats[0], limit_s / (len(formats) + 1)
+    measure(usual, 0.0)
+    best = usual
     for one in formats:
-        found[one] = measure(one)
-        if time.perf_counter() - began > limit_s:
+        step = measure(one, each_s)
+        found[one] = step.seconds
+        if step.calls >= COMPARED_CALLS and step.seconds < found[best]:
+            best = one
+        is_unreliable = one == usual and step.calls < COMPARED_CALLS
+        if is_unreliable or time.perf_counter() - began > limit_s:
             break
-    best = min(found, key=lambda one: found[one])
-    usual = formats[0]
+    if found[best] < CLEARLY_FASTER * found[usual]:
+        found[usual] = min(found[usual], measure(usual, each_s).seconds)
     return (best if found[best] < CLEARLY_FASTER * found[usual] else usual), found
 
 
@@ -88,7 +110,19 @@ def with_format(recipe: Recipe, chosen: Format) -> Recipe:
 def measure_step_s(
     recipe: Recipe, channels: int, space: LabelSpace, device: str, limit_s: float = math.inf
 ) -> float:
-    """Return the typical seconds of a training step with all its batches, without loading.
+    """Return the typical seconds of a training step; see `measure_step`."""
+    return measure_step(recipe, channels, space, device, limit_s).seconds
+
+
+def measure_step(
+    recipe: Recipe,
+    channels: int,
+    space: LabelSpace,
+    device: str,
+    limit_s: float = math.inf,
+    clock: Callable[[], float] = time.perf_counter,
+) -> StepTime:
+    """Measure the typical time of a training step with all its batches, without loading.
 
     The step uses random patches. The random state of PyTorch does not change, so that a training
     starts from the same weights with and without a measurement.
@@ -98,19 +132,24 @@ def measure_step_s(
             patches are measured and scaled.
     """
     train = recipe.train
-    batch = resolved(train.batch_size)
-    started = time.perf_counter()
+    batch, repeated = resolved(train.batch_size), train.accumulate_grad_batches
+    started, warm_up = clock(), WARM_UP
     with torch.random.fork_rng(devices=[]):
         if batch > PROBE and limit_s < math.inf:
             probe = replace(recipe, train=replace(train, batch_size=PROBE))
             step = TrainingStep(probe, channels, space, device)
-            scaled = typical_s(step.run, limit_s / 4) * batch / PROBE
-            left = limit_s - (time.perf_counter() - started)
-            if 2 * scaled > left:
-                return train.accumulate_grad_batches * scaled
-            limit_s = left
+            times = time_calls(step.run, limit_s / 4, clock)
+            left = limit_s - (clock() - started)
+            whole_s = typical_of(times) * batch / PROBE
+            if 2 * whole_s > left:
+                if len(times) < WARM_UP + COMPARED_CALLS and min(times) <= left:
+                    times += time_calls(step.run, left, clock)
+                seconds = repeated * typical_of(times) * batch / PROBE
+                return StepTime(seconds, max(0, len(times) - WARM_UP))
+            limit_s, warm_up = left, max(0, WARM_UP - len(times))
         step = TrainingStep(recipe, channels, space, device)
-        return train.accumulate_grad_batches * typical_s(step.run, limit_s)
+        times = time_calls(step.run, limit_s, clock)
+    return StepTime(repeated * typical_of(times), max(0, len(times) - warm_up))
 
 
 def predicted_pixels(recipe: Recipe, shapes: Iterable[tuple[int, ...]]) -> float:
@@ -143,11 +182,24 @@ WARM_UP = 2
 def typical_s(
     run: Callable[[], None], limit_s: float, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Return the typical seconds of a call, not disturbed by single slow ones.
+    """Return the typical seconds of a call, not disturbed by single slow ones."""
+    return typical_of(time_calls(run, limit_s, clock))
 
-    This is the median of the calls after the first two, the faster one of the middle two. If only
-    a few calls fit into the limit, it is the shortest one. At least one call is made.
+
+def typical_of(times: Sequence[float]) -> float:
+    """Return the typical one of the seconds of successive calls.
+
+    This is the median of the calls after the first two, the faster one of the middle two. With
+    only a few calls, it is the shortest one.
     """
+    settled = sorted(times[WARM_UP:])
+    return settled[(len(settled) - 1) // 2] if len(settled) >= 3 else min(times)
+
+
+def time_calls(
+    run: Callable[[], None], limit_s: float, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
+    """Return the seconds of as many calls as are needed, or as fit into the limit; at least one."""
     began = clock()
     times: list[float] = []
     while True:
@@ -156,9 +208,7 @@ def typical_s(
         times.append(clock() - started)
         used, count = clock() - began, len(times) - WARM_UP
         if count >= 12 or (count >= 5 and used >= 1.5) or used + min(times) > limit_s:
-            break
-    settled = sorted(times[WARM_UP:])
-    return settled[(len(settled) - 1) // 2] if len(settled) >= 3 else min(times)
+            return times
 
 
 class TrainingStep:
