@@ -12,6 +12,7 @@ from ushape.console import Console
 from ushape.errors import ConfigError, hint_after_interrupt, require_package
 from ushape.inference.predictor import Predictor
 from ushape.planning.custom_code import allow_code
+from ushape.planning.processor import keep_to_usable_cores, threads_restored
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 """Modules of the extra `serve`."""
@@ -23,6 +24,7 @@ MIN_TOKEN = 16
 """Smallest number of characters of a token."""
 
 
+@threads_restored()
 def serve(
     run: Path | str | Sequence[Path | str],
     *,
@@ -96,6 +98,7 @@ def serve(
                 code="token_required",
                 hint=f"Set {TOKEN_VARIABLE} or --token, or leave out --host.",
             )
+        keep_to_usable_cores()
         predictor = Predictor.open(folders, device, backend=backend, settings=chosen)
         for line in predictor.notes:
             console.say(line)

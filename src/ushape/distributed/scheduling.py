@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 from ushape.distributed.dask_versions import check_versions
 from ushape.errors import ConfigError, RunError, UshapeError, check_range, require_package
 from ushape.formatting import pluralize
-from ushape.io.files import free_memory_bytes
-from ushape.planning.hardware import allowed_cores
+from ushape.io.limits import free_memory_bytes
+from ushape.planning.hardware import usable_cores
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ def dask_executor(
         threads = None
         if workers is not None:
             check_range("workers", workers, 1, hint="It is the number of processes.")
-            threads = max(1, len(allowed_cores()) // workers)
+            threads = max(1, usable_cores() // workers)
             scheduler = stack.enter_context(_local_cluster(distributed, workers))
             say(
                 f"Started {pluralize(workers, 'worker')} with {pluralize(threads, 'thread')} each "

@@ -12,7 +12,7 @@ from skimage import measure
 
 from ushape.inference.separation import separate_filled
 from ushape.instances.label import ObjectConfig, fill_with_class_around
-from ushape.io.files import free_memory_bytes
+from ushape.io.limits import free_memory_bytes
 from ushape.labels import LabelSpace
 
 MAX_OPEN_PX = 1 << 25

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import psutil
 from torch import nn
 
 from ushape import config
@@ -18,6 +17,7 @@ from ushape.inference.network import LazyNetwork, Network, Precision, Slot, Torc
 from ushape.inference.slices import predict_preprocessed
 from ushape.inference.sliding_window import TileSettings
 from ushape.inference.tuning import load_tuning
+from ushape.io.limits import free_memory_bytes
 from ushape.labels import LabelSpace
 from ushape.models import network_sizes
 from ushape.planning.hardware import inspect_machine, keep_memory, memory_format
@@ -100,7 +100,7 @@ def tile_settings(plan: Plan, average: Average) -> TileSettings:
 def _is_memory_short(runs: Sequence[Run]) -> bool:
     """Return whether all networks of an ensemble would take too much of the free memory."""
     weights = sum(run.weights_path.stat().st_size for run in runs)
-    return len(runs) > 1 and weights > WEIGHTS_SHARE * psutil.virtual_memory().available
+    return len(runs) > 1 and weights > WEIGHTS_SHARE * free_memory_bytes()
 
 
 def check_same_classes(run: Run, plan: Plan, first_run: Run, first: Plan) -> None:

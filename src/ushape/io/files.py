@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import socket
-import sys
 import threading
 import time
 import warnings
@@ -24,6 +23,7 @@ import psutil
 
 from ushape.errors import DataError, RunError, UshapeError
 from ushape.formatting import reason, size_text
+from ushape.io.limits import free_memory_bytes
 
 LEFTOVER = re.compile(r"\.(?P<process>\d+)-\d+(-(?P<machine>[0-9a-f]{8}))?\.(part|old)$")
 """End of the name of a file, or of the folder of an image, that a process has not finished writing
@@ -376,21 +376,6 @@ def check_memory(path: Path, wanted_bytes: int, content: str) -> None:
             hint="Divide the file into parts, close other programs, or use a machine with more "
             "memory.",
         )
-
-
-def free_memory_bytes() -> int:
-    """Return how much memory this process can still use, within the limits that apply to it."""
-    free = int(psutil.virtual_memory().available)
-    limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
-    with suppress(OSError, ValueError):  # Not Linux, or "max": no limit.
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    if sys.platform != "win32":
-        import resource
-
-        address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if address_space != resource.RLIM_INFINITY:
-            free = min(free, address_space - psutil.Process().memory_info().vms)
-    return max(0, free)
 
 
 def read_head(path: Path, size: int = HEAD_BYTES) -> bytes:

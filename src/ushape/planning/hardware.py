@@ -11,10 +11,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 
 from ushape.errors import PlanError, check_range
+from ushape.io.limits import core_limit, memory_limit_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def inspect_machine(device: str = "auto", devices: int = 1) -> Machine:
             hint=_hint_for(device, found),
         )
     _refuse_too_many(chosen, devices)
-    main_memory = _main_memory_bytes()
+    main_memory = memory_limit_bytes()
     if chosen == "cuda":
         properties = torch.cuda.get_device_properties(0)
         name, memory = properties.name, properties.total_memory
@@ -137,20 +137,18 @@ def allowed_cores() -> list[int]:
     return sorted(affinity(0)) if affinity else list(range(os.cpu_count() or 1))
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use: those of its affinity, or a limit on their time.
+
+    A container that may use the time of two cores can run on all of them.
+    """
+    cores = len(allowed_cores())
+    return min(cores, core_limit() or cores)
+
+
 def _cores() -> int:
-    """Count the cores that affinity and PyTorch allow, which respects OMP_NUM_THREADS."""
-    return max(1, min(len(allowed_cores()), torch.get_num_threads()))
-
-
-def _main_memory_bytes() -> int:
-    """Return the memory of the system, or the limit of its Linux container."""
-    total = psutil.virtual_memory().total
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(limit).read_text()))
-        except (OSError, ValueError):
-            continue
-    return total
+    """Count the cores that the system and PyTorch allow, which respects OMP_NUM_THREADS."""
+    return max(1, min(usable_cores(), torch.get_num_threads()))
 
 
 def _cpu_name() -> str:

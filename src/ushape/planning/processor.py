@@ -25,7 +25,7 @@ import torch
 
 from ushape.config import AUTO
 from ushape.formatting import pluralize
-from ushape.planning.hardware import Machine, allowed_cores, inspect_machine
+from ushape.planning.hardware import Machine, allowed_cores, inspect_machine, usable_cores
 from ushape.planning.recipe import TrainConfig
 
 THREADS = "OMP_NUM_THREADS"
@@ -156,6 +156,16 @@ def use_threads(train: TrainConfig, machine: Machine) -> str:
     return ""
 
 
+def keep_to_usable_cores() -> None:
+    """Use no more threads than cores, unless OMP_NUM_THREADS states their number.
+
+    PyTorch starts a thread for each core of the machine, also in a container that may use the time
+    of a few cores only.
+    """
+    if THREADS not in os.environ:
+        torch.set_num_threads(min(usable_cores(), torch.get_num_threads()))
+
+
 def leave_cores_to_others(device: str) -> str:
     """Predict with as many threads as cores are free, unless OMP_NUM_THREADS states their number.
 
@@ -168,6 +178,7 @@ def leave_cores_to_others(device: str) -> str:
     Raises:
         PlanError: if the device is not available.
     """
+    keep_to_usable_cores()
     machine = inspect_machine(device)
     if machine.device != "cpu" or machine.cores == 1 or THREADS in os.environ:
         return ""

@@ -170,18 +170,6 @@ def test_large_claims_are_compared_with_the_free_memory(tmp_path, monkeypatch):
     files.check_claim(tmp_path / "x.png", (side // 2, side // 2), 1, side * side)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
-def test_free_memory_respects_the_limit_of_the_process():
-    code = """
-import resource
-resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
-from ushape.io.files import free_memory_bytes
-print(free_memory_bytes())
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 0 < int(done.stdout) < 3 << 30
-
-
 def test_json_that_needs_more_memory_than_is_free_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "free_memory_bytes", lambda: 100_000_000)
     path = tmp_path / "large.json"

@@ -64,10 +64,17 @@ def test_keep_memory_does_nothing_without_glibc(error, monkeypatch):
     assert keep_memory() is False
 
 
-def test_inspect_machine_respects_the_memory_limit_of_a_container(monkeypatch):
-    monkeypatch.setattr(hardware, "Path", lambda name: SimpleNamespace(read_text=lambda: "4096\n"))
-    monkeypatch.setattr(hardware.psutil, "virtual_memory", lambda: SimpleNamespace(total=10_000))
-    assert inspect_machine("cpu").main_memory_bytes == 4096
+def test_inspect_machine_respects_the_limits_of_a_container(monkeypatch):
+    monkeypatch.setattr(hardware, "allowed_cores", lambda: list(range(64)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(hardware, "core_limit", lambda: None)
+    assert inspect_machine("cpu").cores == 64
+    monkeypatch.setattr(hardware, "core_limit", lambda: 2)
+    monkeypatch.setattr(hardware, "memory_limit_bytes", lambda: 4096)
+    machine = inspect_machine("cpu")
+    assert (machine.cores, machine.main_memory_bytes, machine.memory_bytes) == (2, 4096, 4096)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # OMP_NUM_THREADS.
+    assert inspect_machine("cpu").cores == 1
 
 
 def test_memory_format_is_channels_last_only_in_2d():

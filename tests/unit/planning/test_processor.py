@@ -12,6 +12,7 @@ from ushape.planning.processor import (
     LoadMeter,
     choose_threads,
     describe_sharing,
+    keep_to_usable_cores,
     leave_cores_to_others,
     measure_free_cores,
     threads_beside,
@@ -154,6 +155,7 @@ def test_stated_number_of_threads_is_used_also_if_it_does_not_fit():
 def test_prediction_leaves_cores_to_others_unless_the_user_states_the_threads(monkeypatch):
     free, machine = iter([0.2, 3.8]), MACHINE
     monkeypatch.setattr(processor, "inspect_machine", lambda device: machine)
+    monkeypatch.setattr(processor, "usable_cores", lambda: 4)
     monkeypatch.setattr(processor, "measure_free_cores", lambda: next(free))
     torch.set_num_threads(4)
     note = leave_cores_to_others("cpu")
@@ -169,6 +171,21 @@ def test_prediction_leaves_cores_to_others_unless_the_user_states_the_threads(mo
     for other in ({"device": "cuda"}, {"cores": 1}):
         machine = replace(MACHINE, **other)
         assert leave_cores_to_others("auto") == ""
+
+
+def test_threads_are_at_most_as_many_as_usable_cores(monkeypatch):
+    monkeypatch.setattr(processor, "usable_cores", lambda: 2)
+    monkeypatch.setattr(processor, "inspect_machine", lambda device: replace(MACHINE, cores=1))
+    torch.set_num_threads(4)
+    assert leave_cores_to_others("cpu") == ""
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    keep_to_usable_cores()
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    keep_to_usable_cores()
+    assert torch.get_num_threads() == 4
 
 
 @threads_restored()
