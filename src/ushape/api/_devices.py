@@ -19,6 +19,7 @@ from ushape.distributed.jobs import Job
 from ushape.distributed.submission import end_of_log
 from ushape.errors import ConfigError, RunError
 from ushape.formatting import pluralize
+from ushape.io.limits import PROCESSES, sharing_processes
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.processor import THREADS
 
@@ -95,9 +96,12 @@ class Devices:
         """Return the environment variables of a process on one of the devices."""
         threads = self.share(inspect_machine("cpu").cores)
         _, _, number = name.partition(":")
-        visible = _visible(number) if number else os.environ.get(VISIBLE)
-        alone: dict[str, str | None] = dict.fromkeys(GROUP)
-        return {**alone, THREADS: os.environ.get(THREADS, str(threads)), VISIBLE: visible}
+        return {
+            **dict.fromkeys(GROUP),
+            THREADS: os.environ.get(THREADS, str(threads)),
+            PROCESSES: str(sharing_processes() * len(self.names)),
+            VISIBLE: _visible(number) if number else os.environ.get(VISIBLE),
+        }
 
     def run(self, jobs: Sequence[Job], console: Console) -> None:
         """Run all jobs, each on the device that is free first.

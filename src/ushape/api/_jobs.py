@@ -23,6 +23,7 @@ from ushape.io.files import write_bytes
 from ushape.planning.hardware import Machine, inspect_machine
 from ushape.planning.recipe import Recipe, with_some_rate
 from ushape.planning.run import Run
+from ushape.planning.shares import share_of_machine
 
 PLENTY = 2**50
 """Memory in bytes that the nodes of a cluster are assumed to have."""
@@ -82,20 +83,22 @@ def training_job(
     )
 
 
-def machine_of_jobs(runner: Runner, device: str) -> Machine:
+def machine_of_jobs(runner: Runner, devices: Devices) -> Machine:
     """Return the machine for which trainings are planned before they are started.
 
-    The nodes of a cluster are not known. They are assumed to have enough memory, and a device of
-    each type, so that nothing is refused or reduced that may be possible there.
+    Trainings that run on this machine at the same time share its cores and its main memory. The
+    nodes of a cluster are not known. They are assumed to have enough memory, and a device of each
+    type, so that nothing is refused or reduced that may be possible there.
 
     Args:
-        device: Type of the devices.
+        devices: Devices that are used at the same time; all are of one type.
 
     Raises:
         PlanError: if the trainings run on this machine, and it has no such device.
     """
+    device = devices.names[0].partition(":")[0]
     if not isinstance(runner, SlurmJobs):
-        return inspect_machine(device)
+        return share_of_machine(inspect_machine(device), len(devices.names))
     kind = inspect_machine(AUTO).device if device == AUTO else device
     return replace(
         inspect_machine("cpu"), device=kind, memory_bytes=PLENTY, main_memory_bytes=PLENTY
@@ -140,8 +143,10 @@ def choose_runner(
         machine = inspect_machine(devices.names[0])
         most = config.at_once or (machine.cores if machine.device == "cpu" else 1)
         devices = Devices([*devices.names] * min(most, count))
-    names = devices.names[: config.at_once]
-    slots = [Slot(name.partition(":")[0], devices.environment(name), name) for name in names]
+    devices = Devices(devices.names[: config.at_once])
+    slots = [
+        Slot(name.partition(":")[0], devices.environment(name), name) for name in devices.names
+    ]
     return LocalJobs(jobs, slots, is_job_finished), devices
 
 

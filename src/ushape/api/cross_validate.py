@@ -207,7 +207,7 @@ class _FoldTraining:
             return
         refuse_own_code(self.recipe)
         recipe = without_measuring(self.recipe_of(1))
-        machine = machine_of_jobs(self.runner, self.devices.names[0].partition(":")[0])
+        machine = machine_of_jobs(self.runner, self.devices)
         make_plan(found, recipe, machine, elapsed_s=lambda: 0.0)
 
     def _settle_objects(self, found: DatasetStats | None, console: Console) -> str:

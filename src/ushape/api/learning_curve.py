@@ -202,7 +202,7 @@ class _PointTraining:
             options, machine = self.options, inspect_machine(self._kind)
         else:
             options = replace(self.options, recipe=without_measuring(self.options.recipe))
-            machine = machine_of_jobs(self.runner, self._kind)
+            machine = machine_of_jobs(self.runner, self.devices)
         return plan_data(self.data, self.masks, options, machine, clock, console)
 
     @property

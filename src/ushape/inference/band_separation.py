@@ -12,7 +12,7 @@ from skimage import measure
 
 from ushape.inference.separation import separate_filled
 from ushape.instances.label import ObjectConfig, fill_with_class_around
-from ushape.io.limits import free_memory_bytes
+from ushape.io.limits import free_memory_bytes, sharing_processes
 from ushape.labels import LabelSpace
 
 MAX_OPEN_PX = 1 << 25
@@ -47,7 +47,8 @@ def separate_bands(
             after the last one.
     """
     waiting: _Waiting | None = None
-    open_px = max(MAX_OPEN_PX, free_memory_bytes() // (2 * OPEN_PX_BYTES))
+    free = free_memory_bytes() // sharing_processes()
+    open_px = max(MAX_OPEN_PX, free // (2 * OPEN_PX_BYTES))
     for classes, distance in bands:
         if waiting is None:
             waiting = _Waiting.begin(space, how, classes, distance)

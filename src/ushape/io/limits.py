@@ -1,4 +1,4 @@
-"""Limits of cores and memory that a container or a job sets for this process.
+"""Limits of cores and memory that a container, a job or another process sets for this process.
 
 Linux limits the processes of a container or a job by control groups, which may be nested: the
 strictest limit of all of them applies. In version 2 there is one tree of groups, in version 1 one
@@ -20,8 +20,14 @@ from pathlib import Path, PurePosixPath
 
 import psutil
 
+from ushape.errors import ConfigError
+
 SYSTEM = Path("/")
 """Root folder of the system; tests use another one."""
+
+PROCESSES = "USHAPE_PROCESSES"
+"""Environment variable with the number of trainings that share the cores and the main memory of
+this machine, including this one."""
 
 SLURM_MEMORY = (
     ("SLURM_MEM_PER_NODE", None),
@@ -30,6 +36,23 @@ SLURM_MEMORY = (
 )
 """Variables with the memory of a job in MB (2^20 bytes), and with the number by which it is
 multiplied. 0 MB means that there is no limit."""
+
+
+def sharing_processes(environment: Mapping[str, str] = os.environ) -> int:
+    """Return how many trainings share the cores and the main memory of this machine.
+
+    Raises:
+        ConfigError: if the environment variable is no positive number.
+    """
+    text = environment.get(PROCESSES) or "1"
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(
+            f"The environment variable {PROCESSES} is {text!r}.",
+            code="invalid_processes",
+            hint="Set it to the number of trainings that run on this machine at the same time, or "
+            "remove it.",
+        )
+    return int(text)
 
 
 def core_limit(system: Path = SYSTEM) -> int | None:

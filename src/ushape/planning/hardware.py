@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ushape.errors import PlanError, check_range
-from ushape.io.limits import core_limit, memory_limit_bytes
+from ushape.io.limits import core_limit, memory_limit_bytes, sharing_processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,8 @@ class Machine:
     """Memory for training: that of the accelerator, or the main memory."""
 
     main_memory_bytes: int
+    """Main memory that this process may use."""
+
     has_bf16: bool
     """Whether the device computes bf16 in hardware."""
 
@@ -53,7 +55,7 @@ def inspect_machine(device: str = "auto", devices: int = 1) -> Machine:
 
     Raises:
         PlanError: if the device is not available, or if there are fewer of them.
-        ConfigError: if the number is not positive.
+        ConfigError: if the number is not positive, or if `sharing_processes` raises it.
     """
     is_available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     found = [*(kind for kind, is_there in is_available.items() if is_there), "cpu"]
@@ -65,7 +67,7 @@ def inspect_machine(device: str = "auto", devices: int = 1) -> Machine:
             hint=_hint_for(device, found),
         )
     _refuse_too_many(chosen, devices)
-    main_memory = memory_limit_bytes()
+    main_memory = memory_limit_bytes() // sharing_processes()
     if chosen == "cuda":
         properties = torch.cuda.get_device_properties(0)
         name, memory = properties.name, properties.total_memory
@@ -140,10 +142,11 @@ def allowed_cores() -> list[int]:
 def usable_cores() -> int:
     """Return how many cores this process may use: those of its affinity, or a limit on their time.
 
-    A container that may use the time of two cores can run on all of them.
+    A container that may use the time of two cores can run on all of them. Trainings that run at the
+    same time share the cores.
     """
     cores = len(allowed_cores())
-    return min(cores, core_limit() or cores)
+    return max(1, min(cores, core_limit() or cores) // sharing_processes())
 
 
 def _cores() -> int:

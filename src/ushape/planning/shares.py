@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ushape.config import resolved
 from ushape.errors import PlanError
+from ushape.planning.hardware import Machine
 from ushape.planning.loading import loading_processes
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import TrainConfig
@@ -52,12 +53,22 @@ def plan_for_process(plan: Plan, neighbors: int) -> Plan:
         workers=-(-resolved(train.workers) // machine.devices),
         threads=max(1, resolved(train.threads) // neighbors),
     )
-    part = replace(
+    recipe = replace(plan.recipe, train=own)
+    return replace(plan, recipe=recipe, machine=share_of_machine(machine, neighbors))
+
+
+def share_of_machine(machine: Machine, processes: int) -> Machine:
+    """Return what each of several processes may use of the cores and the main memory of a machine.
+
+    Each of them has a GPU of its own.
+    """
+    main = machine.main_memory_bytes // processes
+    return replace(
         machine,
-        cores=max(1, machine.cores // neighbors),
-        main_memory_bytes=machine.main_memory_bytes // neighbors,
+        cores=max(1, machine.cores // processes),
+        main_memory_bytes=main,
+        memory_bytes=machine.memory_bytes if machine.device == "cuda" else main,
     )
-    return replace(plan, recipe=replace(plan.recipe, train=own), machine=part)
 
 
 def plan_for_devices(

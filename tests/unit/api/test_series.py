@@ -11,11 +11,14 @@ import pytest
 from codes import raises_code
 from ushape.api import _devices
 from ushape.api._devices import Devices, Job
+from ushape.api._jobs import choose_runner, machine_of_jobs
 from ushape.api._launcher import find_place
 from ushape.api._requests import describe_request
 from ushape.api._series import Series
 from ushape.console import Console
+from ushape.distributed.job_config import JobConfig
 from ushape.errors import ConfigError, RunError
+from ushape.planning.hardware import allowed_cores, inspect_machine
 from ushape.planning.recipe import Recipe
 
 
@@ -104,6 +107,32 @@ def test_devices_share_the_cores(program, tmp_path, monkeypatch):
         [Job("Fold 1", ["train"], log, resume=["resume", "x"], plan=log)], Console(quiet=True)
     )
     assert log.read_text().split()[4:] == ["1", "resume", "x"]
+
+
+def test_processes_of_devices_share_the_machine(monkeypatch):
+    code = "from ushape.planning.hardware import inspect_machine as i; m = i('cpu')\n"
+    code += "print(m.cores, m.main_memory_bytes)"
+    monkeypatch.setenv(_devices.THREADS, "64")  # Each process would have all cores.
+    whole, devices = inspect_machine("cpu"), Devices(["cpu"] * 8)
+    own = Job("Fold 1", [], Path("log"), environment=devices.environment("cpu")).variables()
+    done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)
+    cores, memory_bytes = map(int, done.stdout.split())
+    assert cores == max(1, len(allowed_cores()) // 8)
+    assert memory_bytes == whole.main_memory_bytes // 8
+    # Processes that such a process starts share its part.
+    monkeypatch.setenv("USHAPE_PROCESSES", "8")
+    assert Devices(["cpu"] * 2).environment("cpu")["USHAPE_PROCESSES"] == "16"
+
+
+@pytest.mark.parametrize(("most", "expected"), [(None, 4), (3, 3)])
+def test_jobs_of_this_machine_share_it_by_those_that_run_at_once(most, expected, tmp_path):
+    config = JobConfig(where="local", at_once=most)
+    runner, devices = choose_runner(tmp_path, config, Devices(["cpu"] * 4), 9)
+    assert len(devices.names) == len(runner.slots) == expected
+    assert {slot.environment["USHAPE_PROCESSES"] for slot in runner.slots} == {str(expected)}
+    whole, part = inspect_machine("cpu"), machine_of_jobs(runner, devices)
+    assert part.main_memory_bytes == whole.main_memory_bytes // expected
+    assert part.memory_bytes == part.main_memory_bytes
 
 
 def test_failed_job_is_reported_with_its_log(program, tmp_path):

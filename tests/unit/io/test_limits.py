@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from codes import raises_code
+from ushape.errors import ConfigError
 from ushape.io import limits
-from ushape.io.limits import core_limit, free_memory_bytes, memory_limit_bytes
+from ushape.io.limits import core_limit, free_memory_bytes, memory_limit_bytes, sharing_processes
 
 MB = 1 << 20
 UNLIMITED_V1 = "9223372036854771712"
@@ -161,3 +163,11 @@ print(free_memory_bytes())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 0 < int(done.stdout) < 3 << 30
+
+
+def test_sharing_processes_are_counted_by_the_environment():
+    assert sharing_processes({}) == 1
+    assert sharing_processes({"USHAPE_PROCESSES": "8"}) == 8
+    for text in ("0", "-2", "two", "1.5"):
+        with raises_code(ConfigError, "invalid_processes"):
+            sharing_processes({"USHAPE_PROCESSES": text})

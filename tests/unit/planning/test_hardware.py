@@ -1,5 +1,6 @@
 import ctypes
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from codes import raises_code
 from ushape.errors import ConfigError, PlanError
 from ushape.planning import hardware
 from ushape.planning.hardware import inspect_machine, keep_memory, memory_format
+from ushape.planning.loading import loading_processes
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,22 @@ def test_inspect_machine_respects_the_limits_of_a_container(monkeypatch):
     machine = inspect_machine("cpu")
     assert (machine.cores, machine.main_memory_bytes, machine.memory_bytes) == (2, 4096, 4096)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # OMP_NUM_THREADS.
+    assert inspect_machine("cpu").cores == 1
+
+
+def test_trainings_that_run_together_share_cores_and_memory(monkeypatch):
+    monkeypatch.setattr(hardware, "allowed_cores", lambda: list(range(64)))
+    monkeypatch.setattr(hardware, "core_limit", lambda: None)
+    monkeypatch.setattr(hardware, "memory_limit_bytes", lambda: 800)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)  # OMP_NUM_THREADS of the user.
+    alone = inspect_machine("cpu")
+    monkeypatch.setenv("USHAPE_PROCESSES", "8")
+    machine = inspect_machine("cpu")
+    assert (alone.cores, alone.main_memory_bytes) == (64, 800)
+    assert (machine.cores, machine.main_memory_bytes, machine.memory_bytes) == (8, 100, 100)
+    assert loading_processes(replace(alone, device="cuda")) == 16
+    assert 8 * loading_processes(replace(machine, device="cuda")) <= 64
+    monkeypatch.setenv("USHAPE_PROCESSES", "100")
     assert inspect_machine("cpu").cores == 1
 
 

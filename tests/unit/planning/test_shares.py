@@ -13,6 +13,7 @@ from ushape.planning.shares import (
     describe_shares,
     plan_for_devices,
     plan_for_process,
+    share_of_machine,
     share_of_step,
 )
 
@@ -76,6 +77,13 @@ def test_plan_for_process_divides_batch_cores_and_memory(plan):
     assert (own.recipe.train.threads, own.recipe.train.workers) == (4, 2)
     assert (own.machine.cores, own.machine.main_memory_bytes) == (4, 50)
     assert own.recipe.seed == plan.recipe.seed
+
+
+@pytest.mark.parametrize(("device", "memory"), [("cpu", 25), ("mps", 25), ("cuda", 80)])
+def test_share_of_machine_divides_the_main_memory(plan, device, memory):
+    machine = replace(plan.machine, device=device, cores=6, memory_bytes=80, main_memory_bytes=100)
+    part = share_of_machine(machine, 4)
+    assert (part.cores, part.main_memory_bytes, part.memory_bytes) == (1, 25, memory)
 
 
 def test_describe_shares_says_what_differs_after_a_change_of_devices(plan):
