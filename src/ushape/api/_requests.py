@@ -25,6 +25,7 @@ BEFORE: Mapping[str, Any] = {
     "preprocessing.slide_mpp": None,
     "preprocessing.spacing_mm": None,
     "preprocessing.target_spacing_mm": None,
+    "split.spread_classes": False,
     "train.patches_from": "auto",
     "train.patience_on": "validation_dice",
     "train.threads": "auto",

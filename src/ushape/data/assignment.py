@@ -8,8 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ushape.data.exchange import (
+    FOREGROUND,
+    Groups,
+    spread_classes,
+    value_of_folds,
+    value_of_split,
+)
 from ushape.errors import DataError
 from ushape.types import Case
+
+SIZE_TOLERANCE = 1.5
+"""Number of cases of a group, relative to the wanted number, up to which groups are preferred."""
 
 
 def members_of(cases: Sequence[Case]) -> dict[str, list[str]]:
@@ -63,9 +73,17 @@ class Pool:
     fold: int
     """Index of the part that is the test set, from 0."""
 
+    spread_classes: bool = True
+    """Whether groups are exchanged so that more parts have each class."""
+
 
 def assign_strata(pool: Pool, rng: np.random.Generator) -> dict[str, str]:
-    """Take test and validation groups evenly spread over the order by class and foreground."""
+    """Take test and validation groups evenly spread over the order by class and foreground.
+
+    Then groups are exchanged if a part lacks foreground or a class. Training has all classes; if
+    two groups have one, the other is in the test set, since a score without foreground is undefined
+    while weights can be selected without.
+    """
     members = pool.members
     noise = dict(zip(sorted(members), rng.random(len(members)), strict=True))
     order = order_groups(pool.shares, pool.present, noise)
@@ -73,14 +91,15 @@ def assign_strata(pool: Pool, rng: np.random.Generator) -> dict[str, str]:
     fractions = {part: pool.fractions[part] for part in pool.parts}
     if pool.folds is not None:
         del fractions["test"]
-        part_of.update(dict.fromkeys(_fold_of(order, noise, pool.folds, pool.fold), "test"))
+        tested = _assign_folds(pool, order, noise, pool.folds)
+        part_of.update((group, "test") for group in order if tested[group] == str(pool.fold))
     training = [group for group in order if part_of[group] == "train"]
     holders = Counter(found for group in training for found in pool.present[group])
     for place, (part, fraction) in enumerate(fractions.items(), start=1):
         free = [group for group in order if part_of[group] == "train"]
         left = 1 + len(fractions) - place  # For training, and for the next part.
         wanted = max(1, min(round(fraction * pool.all_groups), len(free) - left))
-        # One group of each stratum; the richest stratum always has foreground if any has.
+        # One group of each stratum, the last of which has the rarest classes, or most foreground.
         for stratum in np.array_split(np.arange(len(free)), wanted):
             candidates = [free[index] for index in stratum]
             # Prefer groups without which training keeps every class.
@@ -89,7 +108,25 @@ def assign_strata(pool: Pool, rng: np.random.Generator) -> dict[str, str]:
             chosen = _pick(spare or candidates, members, size, noise)
             part_of[chosen] = part
             holders.subtract(pool.present[chosen])
+    if pool.spread_classes:
+        parts = ("train", *fractions)
+        movable = [group for group in order if part_of[group] in parts]
+        spread_classes(_exchangeable(pool, movable, noise), part_of, parts, value_of_split)
     return part_of
+
+
+def _exchangeable(pool: Pool, order: Sequence[str], noise: Mapping[str, float]) -> Groups:
+    largest = SIZE_TOLERANCE * pool.all_cases / pool.all_groups
+    return Groups(
+        order=order,
+        classes={
+            group: pool.present[group] | {FOREGROUND}
+            if pool.present[group] or pool.shares[group] > 0
+            else pool.present[group]
+            for group in order
+        },
+        preference=lambda group: (len(pool.members[group]) > largest, _draw(noise[group])),
+    )
 
 
 def order_groups(
@@ -110,14 +147,23 @@ def order_groups(
     return sorted(shares, key=key)
 
 
-def _fold_of(order: Sequence[str], noise: Mapping[str, float], folds: int, fold: int) -> list[str]:
-    """Choose one group at random from each stratum of as many groups as there are folds."""
-    found = []
+def _assign_folds(
+    pool: Pool, order: Sequence[str], noise: Mapping[str, float], folds: int
+) -> dict[str, str]:
+    """Return the fold in which each group is tested, as text.
+
+    A random group of each stratum of as many groups as there are folds is in each fold. Then groups
+    are exchanged if a fold lacks foreground or a class that it could have.
+    """
+    found: dict[str, str] = {}
     for start in range(0, len(order), folds):
         stratum = sorted(order[start : start + folds], key=noise.__getitem__)
-        # A short last stratum must not always serve the same folds.
-        place = (fold + start // folds) % folds
-        found += stratum[place : place + 1]
+        for place, group in enumerate(stratum):
+            # A short last stratum must not always serve the same folds.
+            found[group] = str((place - start // folds) % folds)
+    if pool.spread_classes:
+        parts = [str(fold) for fold in range(folds)]
+        spread_classes(_exchangeable(pool, order, noise), found, parts, value_of_folds)
     return found
 
 
@@ -129,10 +175,14 @@ def _pick(
 ) -> str:
     """Choose a random group among those that are not much larger than wanted."""
     sizes = {group: len(members[group]) for group in candidates}
-    fitting = [group for group in candidates if sizes[group] <= 1.5 * wanted]
+    fitting = [group for group in candidates if sizes[group] <= SIZE_TOLERANCE * wanted]
     pool = fitting or [min(candidates, key=lambda group: sizes[group])]
-    # The choice must not follow the order by foreground, hence other digits of the noise.
-    return min(pool, key=lambda group: (noise[group] * 997) % 1)
+    return min(pool, key=lambda group: _draw(noise[group]))
+
+
+def _draw(noise: float) -> float:
+    """Return other digits of the noise: the choice must not follow the order by foreground."""
+    return (noise * 997) % 1
 
 
 def assign_ends(pool: Pool, rng: np.random.Generator) -> dict[str, str]:

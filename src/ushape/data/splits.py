@@ -45,6 +45,11 @@ class SplitConfig:
     fold: int = 0
     """Index of the fold that is the test set, counted from 0."""
 
+    spread_classes: bool = True
+    """Whether groups are exchanged if the test or validation set lacks foreground, or a class that
+    enough groups have. A class of one group stays in training, the second one goes to the test set,
+    the third one to the validation set. false: splits as in earlier versions."""
+
     @property
     def parts(self) -> tuple[str, ...]:
         """Parts beside training that a split has."""
@@ -141,9 +146,11 @@ def make_splits(
     A part with the fraction 0 gets cases only if the data state some.
 
     Groups are ordered by the rarest class in them, then by their foreground share, and assigned in
-    strata, so that each part gets groups with much and with little foreground; if possible, every
-    class remains in training. Of a stack, test is one end and validation the other. A part that a
-    stated split lacks is taken from its training groups in the same way.
+    strata, so that each part gets groups with much and with little foreground; every class remains
+    in training. Then groups are exchanged, if the test or validation set lacks foreground or a
+    class that enough groups have; see `assignment.assign_strata`. Of a stack, test is one end and
+    validation the other. A part that a stated split lacks is taken from its training groups in the
+    same way.
 
     Args:
         foreground_share: Foreground share by case id, 0 to 1.
@@ -173,6 +180,7 @@ def make_splits(
         fractions={"test": config.test_fraction, "validation": config.validation_fraction},
         folds=config.folds,
         fold=config.fold,
+        spread_classes=config.spread_classes,
     )
     assign = assign_ends if kind == "stack" else assign_strata
     part_of = {**given, **assign(pool, np.random.default_rng(seed))}

@@ -18,6 +18,7 @@ NEW = {
     "labels": ["instances"],
     "preprocessing": ["spacing_mm", "target_spacing_mm", "distances", "slices", "slide_mpp"],
     "predict": ["slide_mpp"],
+    "split": ["spread_classes"],
     "network": ["strides", "kernels"],
 }
 """Settings that the earlier version did not have."""
@@ -53,6 +54,7 @@ def test_series_of_an_earlier_version_goes_on_with_its_settings(series, name, ca
     assert (found.network.strides, found.preprocessing.spacing_mm) == ("equal", None)
     assert found.preprocessing.target_spacing_mm is None
     assert found.preprocessing.distances == "pixels"
+    assert not found.split.spread_classes  # The folds that follow test the remaining groups.
     assert (found.network.deep_supervision, found.preprocessing.slices) == (0, None)
     assert found.network.widths == recipe.network.widths
     assert "train.patience_on=validation_dice" in capsys.readouterr().out.replace("\n", "")

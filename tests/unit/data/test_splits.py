@@ -204,6 +204,131 @@ def test_split_puts_a_common_class_into_all_parts():
         assert all(any(2 in present[i] for i in getattr(found, part)) for part in PARTS)
 
 
+def split_with_foreground(count, positive, seed, **config):
+    """Split groups of one image, of which the named ones have foreground."""
+    cases = make_cases([1] * count)
+    present = {case.id: {1} if index in positive else set() for index, case in enumerate(cases)}
+    shares = {case_id: 0.1 * len(found) for case_id, found in present.items()}
+    found = make_splits(
+        cases,
+        shares,
+        SplitConfig(**config),
+        kind="single",
+        seed=seed,
+        classes_present=present,
+    )
+    return {part: sum(bool(present[i]) for i in getattr(found, part)) for part in PARTS}
+
+
+@st.composite
+def some_positive(draw, smallest=3):
+    count = draw(st.integers(smallest, 40))
+    return count, draw(st.sets(st.integers(0, count - 1)))
+
+
+@given(some_positive(), st.integers(0, 199))
+def test_split_gives_foreground_to_training_then_test_then_validation(drawn, seed):
+    count, positive = drawn
+    found = split_with_foreground(count, positive, seed)
+    has = [found[part] > 0 for part in ("train", "test", "validation")]
+    assert has == [len(positive) >= needed for needed in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("count", "positive"), [(20, 3), (50, 4)])
+def test_split_always_validates_and_tests_on_foreground_if_three_groups_have_some(count, positive):
+    for seed in range(200):
+        assert all(split_with_foreground(count, range(positive), seed).values())
+
+
+@given(some_positive(smallest=9), st.integers(2, 8), st.integers(0, 99))
+def test_folds_test_foreground_wherever_it_suffices(drawn, folds, seed):
+    count, positive = drawn
+    found = [
+        split_with_foreground(count, positive, seed, folds=folds, fold=fold)
+        for fold in range(folds)
+    ]
+    tested = [parts["test"] for parts in found]
+    assert sum(tested) == len(positive)
+    assert sum(map(bool, tested)) == min(folds, len(positive))
+    for parts in found:
+        left = len(positive) - parts["test"]
+        assert (parts["train"] > 0, parts["validation"] > 0) == (left >= 1, left >= 2)
+
+
+@given(
+    st.lists(st.sets(st.integers(1, 6), max_size=3), min_size=6, max_size=40),
+    st.integers(0, 99),
+)
+def test_split_leaves_no_class_without_training_cases(classes, seed):
+    cases = make_cases([1] * len(classes))
+    present = {case.id: found for case, found in zip(cases, classes, strict=True)}
+    shares = {case_id: len(found) / 9 for case_id, found in present.items()}
+    sizes = {}
+    for spread in (True, False):
+        found = make_splits(
+            cases,
+            shares,
+            SplitConfig(spread_classes=spread),
+            kind="folder",
+            seed=seed,
+            classes_present=present,
+        )
+        sizes[spread] = [len(getattr(found, part)) for part in PARTS]
+        if spread:
+            trained = set().union(*(present[i] for i in found.train))
+            assert trained == set().union(*classes)
+    assert sizes[True] == sizes[False]
+
+
+def test_rare_classes_are_trained_tested_and_validated_in_this_order():
+    """Each class of 40 groups is shown by 1 to 3 of them, and by no other."""
+    holders = {1: [0], 2: [5, 6], 3: [9, 10, 11], 4: [20, 30, 39]}
+    cases = make_cases([2] * 40)
+    present = {case.id: set() for case in cases}
+    for found, places in holders.items():
+        for place in places:
+            for index in range(2):
+                present[f"g{place:03d}/{index}"].add(found)
+    expected = {
+        1: {"train"},
+        2: {"train", "test"},
+        3: {"train", "test", "validation"},
+        4: {"train", "test", "validation"},
+    }
+    for seed in range(30):
+        splits = make_splits(
+            cases,
+            {case_id: len(found) / 9 for case_id, found in present.items()},
+            SplitConfig(),
+            kind="folder",
+            seed=seed,
+            classes_present=present,
+        )
+        for found, parts in expected.items():
+            assert parts == {
+                part for part in PARTS if any(found in present[i] for i in getattr(splits, part))
+            }
+
+
+def test_split_in_which_all_parts_have_all_classes_stays_as_in_earlier_versions():
+    cases = make_cases([1, 2, 3] * 8)
+    present = {case.id: {1, 2} for case in cases}
+    shares = {case.id: index / 60 for index, case in enumerate(cases)}
+    for seed in range(20):
+        now, before = (
+            make_splits(
+                cases,
+                shares,
+                SplitConfig(spread_classes=spread),
+                kind="folder",
+                seed=seed,
+                classes_present=present,
+            )
+            for spread in (True, False)
+        )
+        assert now == before
+
+
 # Given splits ------------------------------------------------------------------------------
 
 
