@@ -15,6 +15,7 @@ from ushape.api._trial_score import score_trial
 from ushape.console import Clock, Console
 from ushape.data.cache import SampleStore
 from ushape.data.scan import DatasetStats
+from ushape.data.splits import has_foreground
 from ushape.errors import UshapeError, hint_after_interrupt
 from ushape.io.files import remove_leftovers, temporary_name
 from ushape.planning.plan import Plan
@@ -57,6 +58,9 @@ def compare_slices(
         UshapeError: if a candidate cannot be planned, or if no trial succeeds.
     """
     if not planned.compared or training_budget_s(planned.plan, clock.elapsed_s) is None:
+        return planned
+    if not has_foreground(found, planned.splits.validated):
+        console.say("2D and 3D are not compared, since no validation image has foreground.")
         return planned
     plans = {None: planned} | _plan_others(planned, replan)
     whole_s, count = training_budget_s(planned.plan, clock.elapsed_s), len(plans)

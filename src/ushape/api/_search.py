@@ -279,7 +279,9 @@ class TrialRunner:
         self._trained_s += row["seconds"]
         budget_s = self.design.trial_s
         progress = row["epoch"] / CHECKS if budget_s is None else self._trained_s / budget_s
-        self._running.report(row.get("validation_ap", row["validation_dice"]), progress)
+        score = row.get("validation_ap", row["validation_dice"])
+        if score is not None:  # A search of an earlier version may validate without foreground.
+            self._running.report(score, progress)
 
 
 def _with_common_settings(recipe: Recipe, plan: Plan) -> Recipe:

@@ -384,9 +384,9 @@ def _fit(
     run.tuning_path.unlink(missing_ok=True)  # It was chosen for other weights.
     if not result.was_interrupted:
         run.note_end(plan)
+    stopped = "Stopped. " if result.was_interrupted else ""
     console.say(
-        f"{'Stopped. ' if result.was_interrupted else ''}{_best_text(result, plan)} in epoch "
-        f"{result.best_epoch} of {result.epochs}; "
+        f"{stopped}{_best_text(result, plan)} of {result.epochs}; "
         f"{result.foreground_patches:.0%} of the patches contained foreground."
     )
     return result, plan, store
@@ -447,12 +447,18 @@ def _create_free_folder(folder: Path) -> Path:
 
 
 def _best_text(result: FitResult, plan: Plan) -> str:
+    where = f"in epoch {result.best_epoch}"
+    if result.best_dice is None:
+        return (
+            "Since no validation image has foreground, the weights are the last ones, those of "
+            f"epoch {result.best_epoch}"
+        )
     if result.best_ap is None:
         is_learned = plan.preprocessing.space.has_distance
         has_none = is_learned and plan.recipe.predict.objects.split == "learned"
         why = ", since no object of the validation cases is annotated," if has_none else ""
-        return f"Best validation Dice {result.best_dice:.4f}{why}"
+        return f"Best validation Dice {result.best_dice:.4f}{why} {where}"
     return (
         f"Best average precision of the objects {result.best_ap:.4f} (validation Dice "
-        f"{result.best_dice:.4f})"
+        f"{result.best_dice:.4f}) {where}"
     )

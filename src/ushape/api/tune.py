@@ -24,6 +24,7 @@ from ushape.api.train import resume, train
 from ushape.config import AUTO
 from ushape.console import Clock, Console
 from ushape.data.scan import DatasetStats
+from ushape.data.splits import has_foreground
 from ushape.distributed.jobs import Job
 from ushape.errors import (
     REPEAT,
@@ -275,6 +276,13 @@ class _Search:
                 "No image is kept for validation, so trials cannot be compared.",
                 code="no_validation",
                 hint="Use a larger split.validation_fraction, or annotate more images.",
+            )
+        if not has_foreground(found, splits.validation):
+            raise DataError(
+                "No validation image has foreground, so trials cannot be compared.",
+                code="no_foreground",
+                hint="Annotate more images with foreground, or choose another --seed, which splits "
+                "the groups differently.",
             )
         proposed = propose_space(plan, _median_shape(found, splits.train, plan))
         space = read_searches(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -128,8 +128,28 @@ def split_dataset(stats: DatasetStats, config: SplitConfig, *, seed: int) -> Spl
         seed=seed,
         classes_present={one.case.id: stats.foreground_classes(one) for one in stats.readable},
     )
+    splits = with_missing_foreground(splits, stats)
     warning = stats.grouping.warning
     return replace(splits, text=f"{splits.text}\nWarning: {warning}") if warning else splits
+
+
+def with_missing_foreground(splits: Splits, stats: DatasetStats) -> Splits:
+    """Add to the text of a split which of its held-out parts have no foreground."""
+    text = splits.text
+    if splits.validation and not has_foreground(stats, splits.validation):
+        text += (
+            " No validation image has foreground, so there is no validation Dice: the weights of "
+            "the last epoch are kept."
+        )
+    if splits.test and not has_foreground(stats, splits.test):
+        text += " No test image has foreground, so the test Dice is undefined."
+    return replace(splits, text=text)
+
+
+def has_foreground(stats: DatasetStats, case_ids: Collection[str]) -> bool:
+    """Return whether any of the cases has foreground."""
+    chosen = set(case_ids)
+    return any(stats.foreground_share(one) for one in stats.readable if one.case.id in chosen)
 
 
 def make_splits(

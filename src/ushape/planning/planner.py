@@ -17,7 +17,7 @@ from ushape.data.grouping.name_rule import find_name_rule
 from ushape.data.preprocessing import Preprocessing, by_group
 from ushape.data.scan import DatasetStats, writes_as_stored
 from ushape.data.split_file import load_given_splits
-from ushape.data.splits import Splits, split_dataset
+from ushape.data.splits import Splits, split_dataset, with_missing_foreground
 from ushape.data.subsets import thin_out_cases
 from ushape.errors import DataError, PlanError
 from ushape.labels import LabelSpace
@@ -299,7 +299,8 @@ def _split(stats: DatasetStats, recipe: Recipe, given_splits: Path | None) -> Sp
     """Load the split that the user states, otherwise make a new one."""
     if given_splits is not None:
         needed = ("train", *recipe.split.parts)
-        return load_given_splits(given_splits, stats.grouping.cases, needed)
+        splits = load_given_splits(given_splits, stats.grouping.cases, needed)
+        return with_missing_foreground(splits, stats)
     return split_dataset(stats, recipe.split, seed=recipe.seed)
 
 

@@ -34,10 +34,11 @@ class StartDecision:
 
     RENAMED: ClassVar = {"random_dice": "usual_dice", "random_steps": "usual_steps"}
 
-    loaded_dice: float
-    """Validation Dice after the trial from the loaded weights."""
+    loaded_dice: float | None
+    """Validation Dice after the trial from the loaded weights; None if no validation case has
+    foreground."""
 
-    usual_dice: float
+    usual_dice: float | None
     """Validation Dice after the trial from the initial weights of a training without --from."""
 
     loaded_ap: float | None = None
@@ -56,7 +57,9 @@ class StartDecision:
 
     @property
     def taken(self) -> Origin:
-        """Weights with which the training goes on; the loaded ones if both are equal."""
+        """Weights with which the training goes on; the loaded ones if both are equal or unknown."""
+        if self.loaded_dice is None or self.usual_dice is None:
+            return "loaded"
         if self.loaded_ap is None or self.usual_ap is None:
             is_loaded = self.loaded_dice >= self.usual_dice
         else:
@@ -69,6 +72,11 @@ class StartDecision:
         if self.usual_steps != self.loaded_steps:
             steps += f" and {pluralize(self.usual_steps, 'step')}"
         taken = "the loaded weights" if self.taken == "loaded" else NAMES[self.initial]
+        if self.loaded_dice is None or self.usual_dice is None:
+            return (
+                f"Trials of {steps}: they cannot be compared, since no validation image has "
+                f"foreground. The training goes on from the trial with {taken}."
+            )
         objects = ""
         if self.loaded_ap is not None and self.usual_ap is not None:
             objects = (

@@ -28,13 +28,18 @@ class KeepBest(Callback):
     """Save the averaged weights after each epoch with a new best score on the validation cases.
 
     The score is the average precision of the objects if the network learns to separate them, then
-    the Dice; otherwise it is the Dice. The weights of every epoch are saved as well if
-    `train.keep_epochs` is set.
+    the Dice; otherwise it is the Dice. Of equal epochs, the one with the lower validation loss is
+    the best, then the later one. If no validation case has foreground, the last epoch is the best:
+    the loss of the background alone would prefer a network that finds nothing.
+
+    The weights of every epoch are saved as well if `train.keep_epochs` is set.
     """
 
     def __init__(self, run: Run):
-        self.run, self.best_dice, self.best_epoch = run, -1.0, -1
+        self.run, self.best_epoch = run, -1
+        self.best_dice: float | None = -1.0
         self.best_ap: float | None = None
+        self.best_loss: float | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SegmentationModule)
@@ -47,25 +52,32 @@ class KeepBest(Callback):
         weights = pl_module.averaged.module.state_dict()
         if trainer.is_global_zero and pl_module.plan.recipe.train.keep_epochs:
             self.run.save_weights(weights, facts, self.run.epoch_weights_path(epoch))
-        if not self._is_better(ap, dice):
+        if not self._is_best(ap, dice, pl_module.validation_loss):
             return
         self.best_ap, self.best_dice, self.best_epoch = ap, dice, epoch
+        self.best_loss = pl_module.validation_loss
         if trainer.is_global_zero:
             self.run.save_weights(weights, facts)
 
-    def _is_better(self, ap: float | None, dice: float) -> bool:
-        if ap is None or self.best_ap is None:
-            # Checkpoints of older versions lack the average precision of the best epoch.
+    def _is_best(self, ap: float | None, dice: float | None, loss: float) -> bool:
+        if dice is None or self.best_dice is None:
+            return True
+        # Checkpoints of older versions lack the average precision and the loss of the best epoch.
+        if ap is not None and self.best_ap is not None and ap != self.best_ap:
+            return ap > self.best_ap
+        if dice != self.best_dice:
             return dice > self.best_dice
-        return (ap, dice) > (self.best_ap, self.best_dice)
+        return self.best_loss is None or loss <= self.best_loss
 
     def state_dict(self) -> dict[str, Any]:
         best = {"best_dice": self.best_dice, "best_epoch": self.best_epoch}
-        return best if self.best_ap is None else best | {"best_ap": self.best_ap}
+        more = {"best_ap": self.best_ap, "best_loss": self.best_loss}
+        return best | {name: value for name, value in more.items() if value is not None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_dice, self.best_epoch = state_dict["best_dice"], state_dict["best_epoch"]
         self.best_ap = state_dict.get("best_ap")
+        self.best_loss = state_dict.get("best_loss")
 
 
 class EpochLog(Callback):
@@ -89,13 +101,13 @@ class EpochLog(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SegmentationModule)
-        patches = max(1, pl_module.patches)
+        patches, dice = max(1, pl_module.patches), pl_module.validation_dice
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "loss": round(pl_module.loss_sum / max(1, pl_module.batches), 6),
             "validation_loss": round(pl_module.validation_loss, 6),
-            "validation_dice": round(pl_module.validation_dice, 6),
+            "validation_dice": None if dice is None else round(dice, 6),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "foreground_patches": round(pl_module.foreground_patches / patches, 4),
             "seconds": round(self.clock() - self._started, 2),

@@ -103,7 +103,9 @@ class SegmentationModule(lightning.LightningModule):
         """Latest prediction (*S) of a few validation cases, by index."""
         self._group_index = {group: index for index, group in enumerate(sorted(set(groups)))}
         self.foreground_patches = self.patches = self.batches = 0
-        self.loss_sum = self.validation_dice = self.validation_loss = 0.0
+        self.loss_sum = self.validation_loss = 0.0
+        self.validation_dice: float | None = 0.0
+        """Mean Dice of the validation groups; None if no foreground is annotated in any of them."""
         self.validation_ap: float | None = None
         """Average precision of the objects; None if the network does not learn to separate them."""
 
@@ -213,7 +215,8 @@ class SegmentationModule(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         counts = self._sum(self._counts).tolist()
-        self.validation_dice = mean_group_dice(counts)
+        has_foreground = any(row[1] for group in counts for row in group)
+        self.validation_dice = mean_group_dice(counts) if has_foreground else None
         entropy, pixels = self._sum_values(self._cross_entropy)
         self.validation_loss = entropy / max(1.0, pixels)
         seen = self._sum_values(np.array([self.foreground_patches, self.patches]))
@@ -226,8 +229,10 @@ class SegmentationModule(lightning.LightningModule):
         if self.validation_ap is not None:
             self.log("validation/ap", self.validation_ap, sync_dist=True)
         score = self.validation_dice if self.validation_ap is None else self.validation_ap
-        self.log("validation/score", score, sync_dist=True)
-        self.log("validation/dice", self.validation_dice, prog_bar=True, sync_dist=True)
+        if score is not None:
+            self.log("validation/score", score, sync_dist=True)
+        if self.validation_dice is not None:
+            self.log("validation/dice", self.validation_dice, prog_bar=True, sync_dist=True)
         self.log("validation/loss", self.validation_loss, sync_dist=True)
         self.log("train/epoch_loss", self.loss_sum / max(1, self.batches), sync_dist=True)
 

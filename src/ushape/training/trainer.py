@@ -68,8 +68,9 @@ KILLED_LOADER = re.compile("DataLoader worker .*(killed|exited unexpectedly)", r
 class FitResult:
     """Outcome of a training."""
 
-    best_dice: float
-    """Validation Dice of the epoch whose weights are kept."""
+    best_dice: float | None
+    """Validation Dice of the epoch whose weights are kept; None if no validation case has
+    foreground."""
 
     best_epoch: int
     epochs: int
@@ -233,7 +234,8 @@ def _build_trainer(
     if train.patience is not None:
         mode = "max" if train.patience_on in ("validation_score", "validation_dice") else "min"
         quantity = LOGGED[train.patience_on]
-        extras.append(EarlyStopping(quantity, mode=mode, patience=train.patience))
+        # Without foreground in any validation case there is no score, and training is not stopped.
+        extras.append(EarlyStopping(quantity, mode=mode, patience=train.patience, strict=False))
     return lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(plan.machine.device, plan.machine.device),
         **({"devices": 1} if rank is None else rank.trainer_options(plan)),

@@ -1,10 +1,12 @@
 """What a training passes on, and what a resumed one loads."""
 
+import csv
 import itertools
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from ushape.api.train import _create_free_folder, resume, train
 from ushape.data.lazy import LazySamples
@@ -50,6 +52,29 @@ def test_train_leaves_no_folder_behind_if_planning_fails(options):
     with pytest.raises(Exception, match="lgg"):
         train(**{**options, "recipe": "lgg-unknown"})
     assert not options["output"].exists()
+
+
+def test_train_without_validation_foreground_says_so_and_keeps_the_last_epoch(options, capsys):
+    """Two images of six have foreground: one for training, one for the test."""
+    data = options["data"].with_name("few")
+    write_data_set(data, 6, SyntheticConfig(size=64, groups=6), seed=3)
+    for number, path in enumerate(sorted((data / "masks").iterdir())):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[:30, :40] = 255 * (number < 2)
+        Image.fromarray(mask).save(path)
+    settings = [*options["settings"], "train.patience=1"]
+    changed = {"data": data, "epochs": 3, "settings": settings, "quiet": False}
+    found = train(**{**options, **changed})
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.count("No validation image has foreground") == 1
+    assert "No test image has foreground" not in out
+    assert "validation Dice 0" not in out
+    assert "validation Dice 1" not in out
+    assert "the weights are the last ones, those of epoch 3 of 3" in out
+    with Run(found.folder).metrics_path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["validation_dice"] for row in rows] == [""] * 3
+    assert all(float(row["validation_loss"]) > 0 for row in rows)
 
 
 def test_resume_refuses_a_folder_that_is_not_a_run(tmp_path):

@@ -27,6 +27,16 @@ def test_decision_takes_the_higher_dice_and_the_loaded_weights_if_equal(tmp_path
         load_decision(Run(tmp_path))
 
 
+def test_decision_without_validation_foreground_takes_the_loaded_weights(tmp_path):
+    numbers = {"loaded_steps": 20, "usual_steps": 20, "seconds": 3.5}
+    decision = StartDecision(loaded_dice=None, usual_dice=None, **numbers)
+    assert decision.taken == "loaded"
+    assert "Dice" not in decision.text
+    assert "no validation image has foreground" in decision.text
+    save_decision(Run(tmp_path), decision)
+    assert load_decision(Run(tmp_path)) == decision
+
+
 def test_decision_takes_the_higher_precision_of_objects_then_the_higher_dice(tmp_path):
     numbers = {"loaded_steps": 20, "usual_steps": 20, "seconds": 3.5}
     for dice, ap, taken in (

@@ -29,11 +29,11 @@ def run(tmp_path):
     return Run.create(tmp_path / "run")
 
 
-def validate(callback, module, trainer, dice, ap=None):
-    """One epoch whose weights are all equal to its Dice."""
+def validate(callback, module, trainer, dice, ap=None, loss=0.0):
+    """One epoch whose weights are all equal to its Dice, or 0.5 if there is none."""
     for parameter in module.averaged.module.parameters():
-        parameter.data.fill_(dice)
-    module.validation_dice, module.validation_ap = dice, ap
+        parameter.data.fill_(0.5 if dice is None else dice)
+    module.validation_dice, module.validation_ap, module.validation_loss = dice, ap, loss
     callback.on_validation_end(trainer, module)
     trainer.current_epoch += 1
 
@@ -46,7 +46,7 @@ def weight_in(path):
 
 def test_keep_best_saves_the_weights_of_the_best_epoch(plan, run):
     module, trainer, best = SegmentationModule(plan, [], []), FakeTrainer(), KeepBest(run)
-    for dice in (0.5, 0.75, 0.75, 0.25):
+    for dice in (0.5, 0.75, 0.625, 0.25):
         validate(best, module, trainer, dice)
     assert (best.best_dice, best.best_epoch) == (0.75, 2)
     assert weight_in(run.weights_path) == 0.75
@@ -79,6 +79,50 @@ def test_keep_best_continues_from_a_checkpoint_that_lacks_the_objects(plan, run)
 def test_keep_best_saves_the_first_epoch_even_without_any_overlap(plan, run):
     validate(KeepBest(run), SegmentationModule(plan, [], []), FakeTrainer(), 0.0)
     assert run.weight_facts()["epoch"] == 1
+
+
+@pytest.mark.parametrize("dice", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("ap", [None, 0.0])
+@pytest.mark.parametrize(
+    ("losses", "expected"), [([0.5, 0.25, 0.75], 2), ([0.5, 0.5, 0.5], 3), ([0.25, 0.5, 0.75], 1)]
+)
+def test_keep_best_decides_between_equal_scores_by_the_loss(plan, run, dice, ap, losses, expected):
+    module, trainer, best = SegmentationModule(plan, [], []), FakeTrainer(), KeepBest(run)
+    for loss in losses:
+        validate(best, module, trainer, dice, ap, loss)
+    assert best.best_epoch == run.weight_facts()["epoch"] == expected
+    resumed, again = KeepBest(run), FakeTrainer()
+    for loss in losses:
+        validate(resumed, module, again, dice, ap, loss)
+        state, resumed = resumed.state_dict(), KeepBest(run)
+        resumed.load_state_dict(state)
+    assert resumed.best_epoch == run.weight_facts()["epoch"] == expected
+
+
+def test_keep_best_prefers_a_better_score_to_a_lower_loss(plan, run):
+    module, trainer, best = SegmentationModule(plan, [], []), FakeTrainer(), KeepBest(run)
+    validate(best, module, trainer, 0.75, loss=0.5)
+    validate(best, module, trainer, 0.5, loss=0.25)
+    assert best.best_epoch == 1
+
+
+def test_keep_best_takes_a_later_equal_epoch_if_the_checkpoint_lacks_the_loss(plan, run):
+    module, trainer, best = SegmentationModule(plan, [], []), FakeTrainer(), KeepBest(run)
+    best.load_state_dict({"best_dice": 0.0, "best_epoch": 1})
+    trainer.current_epoch = 4
+    validate(best, module, trainer, 0.0, loss=0.5)
+    assert best.best_epoch == 5
+
+
+def test_keep_best_keeps_the_last_epoch_without_validation_foreground(plan, run):
+    """The loss is the lowest if nothing is predicted, so it must not decide either."""
+    module, trainer, best = SegmentationModule(plan, [], []), FakeTrainer(), KeepBest(run)
+    for loss in (0.25, 0.5, 0.75):
+        validate(best, module, trainer, None, loss=loss)
+        state, best = best.state_dict(), KeepBest(run)
+        best.load_state_dict(state)
+    assert (best.best_dice, best.best_epoch) == (None, 3)
+    assert run.weight_facts() == {"epoch": 3, "validation_dice": None}
 
 
 def test_keep_best_continues_from_its_state(plan, run):
