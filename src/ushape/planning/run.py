@@ -16,7 +16,7 @@ from ushape.data.checksum import earlier_checksums, file_checksums, has_checksum
 from ushape.data.discovery import discover
 from ushape.data.splits import Splits
 from ushape.errors import ConfigError, RunError
-from ushape.formatting import command_line, display_name, file_name, reason
+from ushape.formatting import command_line, display_name, file_name, pluralize, reason
 from ushape.io.files import (
     ADDED_TO_ZARR,
     read_sealed_json,
@@ -443,11 +443,24 @@ class Run:
 
     def _require(self, path: Path) -> None:
         if not path.exists():
+            if path == self.plan_path and (inside := self._runs_inside()):
+                raise RunError(
+                    f"{self.folder} is not a run itself: it contains "
+                    f"{pluralize(len(inside), 'run')}.",
+                    code="not_a_single_run",
+                    hint=f"Name one run, for example {inside[0]}.",
+                )
             raise RunError(
                 f"{self.folder} is not a complete run: it has no {path.name}.",
                 code="run_incomplete",
                 hint="Name the folder that `ushape train` printed, e.g. runs/my_images.",
             )
+
+    def _runs_inside(self) -> list[Path]:
+        """Return the runs in the folder, such as those of a cross-validation or a search."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if Run(path).plan_path.is_file())
 
 
 def _exists(path: Path) -> bool:

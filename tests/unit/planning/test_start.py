@@ -1,6 +1,7 @@
 """Weights that a training starts from: where they are found, and what does not fit."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import nibabel
@@ -132,6 +133,20 @@ def test_plans_of_earlier_versions_start_from_random_weights(run, tmp_path):
         del section[key]
     (tmp_path / "plan.json").write_text(json.dumps(values))
     assert Run(tmp_path).load_plan().start is None
+
+
+def test_folder_of_a_cross_validation_is_refused_with_the_name_of_a_fold(run, tmp_path):
+    for number in (1, 2):
+        shutil.copytree(run, tmp_path / f"fold-{number}")
+    with raises_code(RunError, "not_a_single_run") as caught:
+        TrainOptions.resolve(start_from=tmp_path, epochs=1)
+    assert "contains 2 runs" in caught.value.message
+    assert caught.value.hint.endswith(f"for example {tmp_path / 'fold-1'}.")
+    assert str(caught.value).count(caught.value.hint) == 1
+    with raises_code(RunError, "not_a_single_run"):
+        ushape.evaluate(tmp_path, quiet=True)
+    with raises_code(RunError, "not_a_single_run"):
+        ushape.resume(tmp_path, quiet=True)
 
 
 def bare_weights(path, *, dims=2, widths=(4, 8), value=None):
