@@ -79,7 +79,7 @@ def training_job(
         run.folder.with_suffix(".log"),
         resume=["resume", str(run.folder)],
         plan=run.plan_path,
-        unplanned=(run.cases_path, run.splits_path),
+        unplanned=(run.cases_path, run.splits_path, run.seen_images_path),
     )
 
 

@@ -171,5 +171,5 @@ def is_finished(run: Run) -> bool:
 
 def drop_unplanned(run: Run) -> None:
     """Remove the files of a run that was killed before its plan was made."""
-    for path in (run.cases_path, run.splits_path):
+    for path in (run.cases_path, run.splits_path, run.seen_images_path):
         path.unlink(missing_ok=True)

@@ -39,7 +39,9 @@ from ushape.planning.planner import Measured, Planned
 from ushape.planning.processor import threads_restored, use_threads, with_load
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
+from ushape.planning.seen_images import save_seen
 from ushape.planning.shares import describe_shares, plan_for_devices
+from ushape.planning.start import Source
 from ushape.training.trainer import FitResult, train_within_memory
 from ushape.training.trials import (
     Train,
@@ -194,6 +196,8 @@ def _plan_run(
         files = found.file_checksums
         run.save_cases(folder, facts, found.checksum, masks=optional_path(masks), files=files)
         splits.save(run.splits_path)
+        if planned.plan.start is not None:
+            save_seen(run, Source.find(planned.plan.start.path).run)
         note_urls(run, folder, optional_path(masks))
         run.save_plan(planned.plan)  # Written last: a run that has a plan can be resumed.
     console.say(f"Run: {run.folder}")

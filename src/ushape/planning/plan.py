@@ -61,6 +61,9 @@ class StartingWeights:
     seen_test: int = 0
     """Number of test images that the weights were trained or selected on."""
 
+    is_history_known: bool = True
+    """Whether it is known on which images the weights were trained."""
+
     @property
     def text(self) -> str:
         parts = ""
@@ -76,7 +79,7 @@ class StartingWeights:
 
     @property
     def warning(self) -> str:
-        """Sentences about images that the weights have seen; '' if there are none."""
+        """Sentences about images that the weights have seen; '' if there are none for certain."""
         found = []
         if self.seen_test:
             found.append(
@@ -88,6 +91,11 @@ class StartingWeights:
             found.append(
                 f"{pluralize(self.seen_validation, 'validation image')} also trained or selected "
                 "these weights, which favors them in the comparison."
+            )
+        if not self.is_history_known:
+            found.append(
+                "Warning: It is not known on which images all these weights were trained. If test "
+                "images were among them, the scores do not apply to new images."
             )
         return " ".join(found)
 

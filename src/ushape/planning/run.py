@@ -86,6 +86,11 @@ class Run:
         return self.folder / "start" / "decision.json"
 
     @property
+    def seen_images_path(self) -> Path:
+        """Images that the weights have seen from which the training starts."""
+        return self.folder / "seen_images.json"
+
+    @property
     def metrics_path(self) -> Path:
         return self.folder / "metrics.csv"
 
@@ -186,7 +191,7 @@ class Run:
             yield
         except BaseException:
             if not self.plan_path.exists():
-                for path in (self.cases_path, self.splits_path):
+                for path in (self.cases_path, self.splits_path, self.seen_images_path):
                     path.unlink(missing_ok=True)
                 if self.folder.is_dir() and not any(self.folder.iterdir()):
                     self.folder.rmdir()

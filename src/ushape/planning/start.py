@@ -25,6 +25,7 @@ from ushape.planning.plan import Plan, StartingWeights
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult
 from ushape.planning.run import Run
+from ushape.planning.seen_images import SeenImages, name_image, seen_by
 from ushape.planning.start_decision import NAMES, usual_weights
 from ushape.planning.weights import PICKLES, checksum_of_file, read_shapes, read_weights
 
@@ -187,7 +188,7 @@ def describe_start(
     if recipe.start_from is None:
         return None, []
     source = Source.find(recipe.start_from)
-    found = _transfer(source, recipe, channels, space)
+    found, seen = _transfer(source, recipe, channels, space), seen_by(source.run)
     start = StartingWeights(
         path=str(source.weights_path),
         checksum=checksum_of_file(source.weights_path),
@@ -195,8 +196,9 @@ def describe_start(
         tensors=len(found.weights),
         adapted=found.adapted,
         fresh=found.fresh,
-        seen_validation=count_seen(source, stats, splits.validated),
-        seen_test=count_seen(source, stats, splits.test),
+        seen_validation=count_seen(seen, stats, splits.validated),
+        seen_test=count_seen(seen, stats, splits.test),
+        is_history_known=seen.is_complete,
     )
     usual = NAMES[usual_weights(recipe)]
     how = (
@@ -216,16 +218,14 @@ def describe_start(
     return start, [result]
 
 
-def count_seen(source: Source, stats: DatasetStats, case_ids: Collection[str]) -> int:
+def count_seen(seen: SeenImages, stats: DatasetStats, case_ids: Collection[str]) -> int:
     """Count the cases whose image the weights were trained or selected on."""
-    run = source.run
-    if run is None or not (run.cases_path.is_file() and run.splits_path.is_file()):
-        return 0
-    splits, known = run.load_splits(), run.image_checksums()
-    seen = {known[i] for i in (*splits.train, *splits.validation) if i in known}
-    files, chosen = stats.file_checksums, set(case_ids)
+    images, files, chosen = set(seen.images), stats.file_checksums, set(case_ids)
     cases = (case for case in stats.grouping.cases if case.id in chosen)
-    return sum((files.get(case.image, b"").hex(), case.page, case.box) in seen for case in cases)
+    return sum(
+        name_image(files.get(case.image, b"").hex(), case.page, case.box) in images
+        for case in cases
+    )
 
 
 def start_of_given_plan(plan: Plan, stats: DatasetStats, splits: Splits) -> StartingWeights | None:
@@ -238,10 +238,12 @@ def start_of_given_plan(plan: Plan, stats: DatasetStats, splits: Splits) -> Star
         return None
     source = Source.find(plan.recipe.start_from)
     _refuse_changed(source, plan.start)
+    seen = seen_by(source.run)
     return replace(
         plan.start,
-        seen_validation=count_seen(source, stats, splits.validated),
-        seen_test=count_seen(source, stats, splits.test),
+        seen_validation=count_seen(seen, stats, splits.validated),
+        seen_test=count_seen(seen, stats, splits.test),
+        is_history_known=seen.is_complete,
     )
 
 

@@ -19,6 +19,7 @@ from ushape.labels import LabelSpace, Region
 from ushape.models import build_model
 from ushape.planning.run import Run
 from ushape.planning.start import Source, match_classes
+from ushape.planning.start_decision import StartDecision, save_decision
 from ushape.planning.weights import read_weights
 
 SETTINGS = [
@@ -133,6 +134,77 @@ def test_plans_of_earlier_versions_start_from_random_weights(run, tmp_path):
         del section[key]
     (tmp_path / "plan.json").write_text(json.dumps(values))
     assert Run(tmp_path).load_plan().start is None
+
+
+@pytest.fixture(scope="module")
+def second(run, tmp_path_factory):
+    """A run on other images that started from the weights of the first one."""
+    folder = tmp_path_factory.mktemp("second")
+    write_data_set(folder / "data", 6, SyntheticConfig(size=48, groups=6), seed=9)
+    settings = ["sampling.patch_shape=[32,32]", "train.steps_per_epoch=2"]
+    ushape.train(
+        folder / "data",
+        output=folder / "run",
+        start_from=run,
+        epochs=1,
+        settings=[*settings, "train.precision=fp32", "train.compare_start=false"],
+        device="cpu",
+        quiet=True,
+    )
+    return folder / "run"
+
+
+def swapped_splits(run, folder):
+    """Write the split of a run with the training and the test set exchanged."""
+    splits = json.loads((run / "splits.json").read_text())
+    splits.pop("checksum", None)
+    splits["train"], splits["test"] = splits["test"], splits["train"]
+    (folder / "splits.json").write_text(json.dumps(splits))
+    return folder / "splits.json", len(splits["test"])
+
+
+def test_images_of_the_first_training_count_after_a_second_one(cells, run, second, tmp_path):
+    path, count = swapped_splits(run, tmp_path)
+    start = plan_from(cells, second, splits=path).start
+    assert start.seen_test == count > 0
+    assert start.is_history_known
+    assert f"Warning: {count} test images" in start.warning
+    # The images of the second training count as well, and test images of neither do.
+    path, count = swapped_splits(second, tmp_path)
+    assert plan_from(second.parent / "data", second, splits=path).start.seen_test == count
+    kept = plan_from(cells, second, splits=run / "splits.json").start
+    assert (kept.seen_test, kept.is_history_known) == (0, True)
+
+
+def test_images_of_weights_that_were_not_trained_on_do_not_count(cells, run, second, tmp_path):
+    """The trials have chosen the usual weights instead of the loaded ones."""
+    shutil.copytree(second, tmp_path / "run")
+    numbers = {"loaded_steps": 1, "usual_steps": 1, "seconds": 1.0}
+    decision = StartDecision(loaded_dice=0.1, usual_dice=0.2, **numbers)
+    save_decision(Run(tmp_path / "run"), decision)
+    path, _ = swapped_splits(run, tmp_path)
+    start = plan_from(cells, tmp_path / "run", splits=path).start
+    assert (start.seen_test, start.is_history_known, start.warning) == (0, True, "")
+
+
+def test_weights_of_unknown_origin_are_said_to_be_so(cells, run, second, tmp_path):
+    lone = tmp_path / "lone.safetensors"
+    shutil.copy(run / "model.safetensors", lone)
+    earlier = shutil.copytree(second, tmp_path / "earlier")
+    (earlier / "seen_images.json").unlink()  # As a run of an earlier version.
+    for source in (lone, earlier):
+        plan = plan_from(cells, source, "network.widths=[4,8]", output=tmp_path / "plan.json")
+        assert not plan.start.is_history_known
+        assert "not known on which images" in plan.start.warning
+        assert any("not known on which images" in reason for reason in plan.reasons)
+        (tmp_path / "plan.json").unlink()
+
+
+def test_damaged_list_of_seen_images_is_reported(cells, second, tmp_path):
+    damaged = shutil.copytree(second, tmp_path / "damaged")
+    (damaged / "seen_images.json").write_text('{"images": 3}')
+    with raises_code(RunError, "damaged_run"):
+        plan_from(cells, damaged)
 
 
 def test_folder_of_a_cross_validation_is_refused_with_the_name_of_a_fold(run, tmp_path):
