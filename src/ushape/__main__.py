@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import MutableMapping
 from types import FrameType
 
@@ -31,6 +32,7 @@ def main() -> None:
     Ctrl-C ends it with exit code 130, SIGTERM with 143 and SIGHUP with 129, also while modules are
     loaded.
     """
+    started_s = time.monotonic()
     # A shell may start background jobs with Ctrl-C ignored, which the processes that train
     # cross-validation folds would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -45,8 +47,10 @@ def main() -> None:
     limit_spinning()
     try:
         from ushape import cli
+        from ushape.console import command_started
 
-        cli.main()
+        with command_started(started_s):
+            cli.main()
         sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         _exit_stopped(interrupt)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 from rich import box
@@ -96,12 +97,40 @@ class Console:
             yield show
 
 
-class Clock:
-    """Measures the seconds since the public function was called."""
+_COMMAND_STARTED: ContextVar[float | None] = ContextVar("_COMMAND_STARTED", default=None)
 
-    def __init__(self) -> None:
-        self._started = time.monotonic()
+
+@contextmanager
+def command_started(started_s: float) -> Iterator[None]:
+    """Remember when the command started whose function is called in the block.
+
+    Args:
+        started_s: Time of `time.monotonic`.
+    """
+    token = _COMMAND_STARTED.set(started_s)
+    try:
+        yield
+    finally:
+        _COMMAND_STARTED.reset(token)
+
+
+class Clock:
+    """Measures seconds since it was created, or since a time of `time.monotonic`."""
+
+    def __init__(self, started_s: float | None = None) -> None:
+        self._started_s = time.monotonic() if started_s is None else started_s
+
+    @classmethod
+    def of_command(cls) -> Clock:
+        """Return a clock that was started with the command, as users measure its time.
+
+        Only the first one of a command: the functions that its own function calls, and functions
+        that are called from Python, get a new clock.
+        """
+        started_s = _COMMAND_STARTED.get()
+        _COMMAND_STARTED.set(None)
+        return cls(started_s)
 
     @property
     def elapsed_s(self) -> float:
-        return time.monotonic() - self._started
+        return time.monotonic() - self._started_s

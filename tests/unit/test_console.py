@@ -1,10 +1,11 @@
 """Messages on the console and in the log."""
 
 import logging
+import time
 
 import pytest
 
-from ushape.console import LOGGER, Console
+from ushape.console import LOGGER, Clock, Console, command_started
 
 
 @pytest.fixture
@@ -41,3 +42,12 @@ def test_level_of_the_logger_silences_the_console(capsys, monkeypatch):
     monkeypatch.setattr(LOGGER, "level", logging.WARNING)
     Console().say("unseen")
     assert capsys.readouterr().out == ""
+
+
+def test_only_the_first_clock_of_a_command_runs_since_its_start():
+    with command_started(time.monotonic() - 1000):
+        assert Clock().elapsed_s < 500, "a clock of a part of the command"
+        first, second = Clock.of_command(), Clock.of_command()
+    assert first.elapsed_s >= 1000
+    assert second.elapsed_s < 500, "a training of a cross-validation has its own minutes"
+    assert Clock.of_command().elapsed_s < 500, "a call from Python"

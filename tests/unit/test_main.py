@@ -46,6 +46,28 @@ def test_main_ignores_a_hangup_that_nohup_has_disabled():
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_the_time_of_a_command_includes_the_import_of_its_function():
+    script = """
+import sys, time
+from ushape import __main__, cli
+from ushape.console import Clock
+
+passed_s = 0.0
+real = time.monotonic
+time.monotonic = lambda: real() + passed_s
+
+def load(name):
+    global passed_s
+    passed_s += 1000.0
+    return lambda *arguments, **options: print(Clock.of_command().elapsed_s >= 1000)
+
+cli.load_function = load
+sys.argv = ["ushape", "example", "unused"]
+__main__.main()
+"""
+    assert run(script).stdout == "True\n"
+
+
 def test_main_ends_quietly_when_the_reader_closes_the_output():
     script = "from ushape import __main__, cli; from ushape.console import Console\n"
     script += "cli.main = lambda: [Console().say('line') for _ in range(100_000)]; __main__.main()"

@@ -105,7 +105,7 @@ def cross_validate(
         RunError: if the output contains other files, or folds of another request; or if a job
             failed.
     """
-    console, devices = Console(quiet=quiet), Devices.parse(device)
+    clock, console, devices = Clock.of_command(), Console(quiet=quiet), Devices.parse(device)
     options = TrainOptions.resolve(
         recipe=recipe,
         minutes=minutes,
@@ -126,7 +126,7 @@ def cross_validate(
     if is_left_to_first("cross-validation", console):
         return None
     with series.in_use(), without_launcher():
-        training = training.begin(series, console)
+        training = training.begin(series, clock, console)
         runs = training.runs_of(series)
         finished, failure = training.run_all(runs, series, console)
         summary = _sum_up(base, finished, folds, console) if finished else None
@@ -150,7 +150,7 @@ class _FoldTraining:
     def __post_init__(self) -> None:
         check_range("folds", self.folds, 2, hint="5 folds are usual.")
 
-    def begin(self, series: Series, console: Console) -> _FoldTraining:
+    def begin(self, series: Series, clock: Clock, console: Console) -> _FoldTraining:
         """Store the request, or compare it with the stored one.
 
         Returns:
@@ -160,7 +160,6 @@ class _FoldTraining:
         request = describe_request(self.data, self.masks, self.recipe, folds=self.folds)
         stored = series.find(request)
         if stored is None:
-            clock = Clock()
             found = self._scan(console)
             objects, threads = self._settle_objects(found, console), self._settle_threads(console)
             self._refuse_impossible(found)
@@ -175,7 +174,7 @@ class _FoldTraining:
             left = max(train.minutes - used, 0.1 * train.minutes)
             if used:
                 console.say(
-                    f"Reading the data for all folds took {60 * used:.0f} s of their "
+                    f"Starting and reading the data for all folds took {60 * used:.0f} s of their "
                     f"{train.minutes:g} minutes; {left:.1f} minutes are left for the folds."
                 )
             train = replace(train, minutes=left)

@@ -126,7 +126,7 @@ def learning_curve(
             or if a job failed.
         KeyboardInterrupt: if Ctrl-C ended a point early.
     """
-    clock, console = Clock(), Console(quiet=quiet)
+    clock, console = Clock.of_command(), Console(quiet=quiet)
     options = TrainOptions.resolve(
         recipe=recipe,
         minutes=minutes,

@@ -139,7 +139,7 @@ def plan(
         ConfigError: if an option is unknown or impossible, or excludes another one.
         RunError: if the output exists.
     """
-    clock, console, target = Clock(), Console(quiet=quiet), optional_path(output)
+    clock, console, target = Clock.of_command(), Console(quiet=quiet), optional_path(output)
     refuse_existing_output(target, overwrite)
     options = TrainOptions.resolve(
         recipe=recipe,

@@ -119,7 +119,7 @@ def train(
         PlanError: if the plan does not fit the data.
         RunError: if the output exists.
     """
-    clock, console = Clock(), Console(quiet=quiet)
+    clock, console = Clock.of_command(), Console(quiet=quiet)
     with local_copies(data, masks, console.say) as (data, masks):
         options = TrainOptions.resolve(
             recipe=recipe,
@@ -250,7 +250,7 @@ def resume(
         ConfigError: if the run needs a Python file that is not named, or that was changed.
         PlanError: if the device of the run is not available.
     """
-    clock, console = Clock(), Console(quiet=quiet)
+    clock, console = Clock.of_command(), Console(quiet=quiet)
     opened = Run(Path(run))
     plan = opened.load_plan()
     allow_code(recipe)

@@ -138,7 +138,7 @@ def tune(
         RunError: if the output contains other files, or the search of another request.
         KeyboardInterrupt: if Ctrl-C ended a trial.
     """
-    clock, console, devices = Clock(), Console(quiet=quiet), Devices.parse(device)
+    clock, console, devices = Clock.of_command(), Console(quiet=quiet), Devices.parse(device)
     settings = config.setting_list(settings)
     options = TrainOptions.resolve(
         recipe=recipe,

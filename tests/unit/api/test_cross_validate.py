@@ -10,7 +10,7 @@ from ushape.api._devices import Devices
 from ushape.api._series import Series
 from ushape.api.cross_validate import _FoldTraining
 from ushape.config import parse
-from ushape.console import Console
+from ushape.console import Clock, Console
 from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import ConfigError
@@ -61,7 +61,7 @@ def test_folds_have_one_decision_on_objects_which_is_stored(tmp_path, capsys):
     write_data_set(tmp_path / "data", 6, SyntheticConfig(size=64, groups=6), seed=0)
     series = Series(tmp_path / "run" / "folds.json", "cross-validation")
     training = training_of(tmp_path, folds=2)
-    begun = training.begin(series, Console())
+    begun = training.begin(series, Clock(), Console())
     said = capsys.readouterr()
     assert "of their 30 minutes" in said.out + said.err
     stored = json.loads(series.path.read_text())
@@ -72,10 +72,10 @@ def test_folds_have_one_decision_on_objects_which_is_stored(tmp_path, capsys):
 
     other = {"connected": "distance", "distance": "connected"}[stored["objects"]]
     series.path.write_text(json.dumps(stored | {"objects": other}))
-    assert training.begin(series, Console(quiet=True)).recipe.labels.objects == other
+    assert training.begin(series, Clock(), Console(quiet=True)).recipe.labels.objects == other
     del stored["objects"], stored["minutes_used"]  # As older versions wrote it.
     series.path.write_text(json.dumps(stored))
-    again = training.begin(series, Console(quiet=True)).recipe
+    again = training.begin(series, Clock(), Console(quiet=True)).recipe
     assert (again.labels.objects, again.train.minutes) == ("auto", 30)
 
 
@@ -112,10 +112,10 @@ def test_folds_have_one_number_of_threads_which_is_stored(tmp_path, monkeypatch,
     recipe = Recipe(train=TrainConfig(epochs=2), labels=LabelConfig(objects="connected"))
     training = _FoldTraining(tmp_path, None, recipe, Devices.parse(devices), 2)
     for _ in range(2):  # The second call continues.
-        begun = training.begin(series, Console(quiet=True))
+        begun = training.begin(series, Clock(), Console(quiet=True))
         assert begun.recipe_of(1).train.threads == begun.recipe_of(2).train.threads == threads
     stored = json.loads(series.path.read_text())
     del stored["threads"]  # As older versions wrote it, whose folds used all cores.
     series.path.write_text(json.dumps(stored))
-    again = training.begin(series, Console(quiet=True))
+    again = training.begin(series, Clock(), Console(quiet=True))
     assert again.recipe.train.threads == 6 // len(training.devices.names)
