@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ushape.models.depthwise import depthwise_convolution
+from ushape.models.layers import init_normal
 
 STEM = 32
 """Channels of the first convolution."""
@@ -202,7 +203,7 @@ def init_weights(encoder: EfficientNetLite0) -> None:
     for layer in encoder.modules():
         if isinstance(layer, nn.Conv2d):
             fan_out = math.prod(layer.kernel_size) * layer.out_channels // layer.groups
-            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
+            init_normal(layer.weight, math.sqrt(2 / fan_out))
 
 
 def take_standardized(weights: Mapping[str, Tensor], *, is_min_max: bool) -> dict[str, Tensor]:

@@ -190,6 +190,15 @@ def repeat_outputs(convolution: nn.Module, count: int) -> None:
         convolution.weight.copy_(convolution.weight[::count].repeat_interleave(count, dim=0))
 
 
+def init_normal(weight: Tensor, std: float) -> None:
+    """Draw weights with mean 0; those on the meta device have no values.
+
+    PyTorch would load its compiler to draw them there, which takes more than a second.
+    """
+    if not weight.is_meta:
+        nn.init.normal_(weight, std=std)
+
+
 def init_he(module: nn.Module) -> None:
     """Draw normal weights with std sqrt(2 / N), N = kernel area x input channels; set biases to 0.
 
@@ -200,6 +209,6 @@ def init_he(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, kinds):
             fan_in = math.prod(layer.kernel_size) * layer.in_channels
-            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_in))
+            init_normal(layer.weight, math.sqrt(2 / fan_in))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

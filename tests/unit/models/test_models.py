@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -76,3 +79,25 @@ def test_memory_estimate_grows_with_the_batch_and_shrinks_in_half_precision(norm
     assert two == pytest.approx(2 * one, rel=0.05)
     half = needed(2, dtype=torch.bfloat16)
     assert 0.5 < half / two < 0.6
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "widths=(8, 16)",
+        "encoder='efficientnet_lite0', encoder_weights='imagenet', widths=ENCODER_WIDTHS, stem=2",
+    ],
+)
+def test_networks_without_data_are_built_without_the_compiler_of_pytorch(settings):
+    script = f"""
+import sys
+from ushape.models import build_without_data
+from ushape.models.config import ENCODER_WIDTHS, NetworkConfig
+config = NetworkConfig({settings}, norm="instance")
+assert all(weight.is_meta for weight in build_without_data(config, 3, 2).parameters())
+print("torch._dynamo" in sys.modules)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "False\n", "it takes more than a second to load"

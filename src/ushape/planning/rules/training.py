@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 
 import torch
 
@@ -229,6 +230,7 @@ def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
     dtype = {"bf16": torch.bfloat16, "fp64": torch.float64}.get(recipe.train.precision)
     limit, patch = MEMORY_SHARE * machine.memory_bytes, resolved(recipe.sampling.patch_shape)
 
+    @cache
     def needed(batch: int) -> int:
         return memory_estimate(
             recipe.network,
