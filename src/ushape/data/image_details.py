@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -55,12 +56,26 @@ def trim_border(gray: np.ndarray) -> np.ndarray:
     limit = FRAME_TOLERANCE * float(np.ptp(gray))
     edges = []
     for axis in (1, 0):
-        low, high = np.percentile(gray, (2, 98), axis=axis)
-        places = np.flatnonzero(high - low > limit)
+        places = np.flatnonzero(_spread(gray, axis) > limit)
         if len(places) < max(1, gray.shape[1 - axis] // 3):  # Nearly all of it is plain.
             return gray
         edges.append(slice(int(places[0]), int(places[-1]) + 1))
     return gray[edges[0], edges[1]]
+
+
+def _spread(gray: np.ndarray, axis: int) -> np.ndarray:
+    """Return the difference of the 98th and the 2nd percentile along an axis.
+
+    It sorts, which is several times as fast as np.percentile for the rows of an image.
+    """
+    ordered = np.moveaxis(np.sort(gray, axis=axis), axis, 0)
+    low, high = (share * (len(ordered) - 1) for share in (0.02, 0.98))
+    return _interpolate(ordered, high) - _interpolate(ordered, low)
+
+
+def _interpolate(ordered: np.ndarray, place: float) -> np.ndarray:
+    below, above = ordered[math.floor(place)], ordered[math.ceil(place)]
+    return np.asarray(below + (place % 1) * (above - below))
 
 
 def _details_of(gray: np.ndarray) -> np.ndarray:

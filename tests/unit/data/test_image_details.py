@@ -4,6 +4,7 @@ from scipy import ndimage
 
 from ushape.data.duplicates import MIN_CORRELATION, find_duplicate_images
 from ushape.data.image_details import (
+    _spread,
     describe_details,
     find_field_of_view,
     symmetric_views,
@@ -70,6 +71,14 @@ def test_border_is_trimmed_on_each_side():
         np.testing.assert_array_equal(trim_border(padded), image)
     plain = np.full((40, 40), 7.0)
     assert trim_border(plain) is plain
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (40, 1), (7, 50), (101, 64)])
+def test_spread_of_rows_and_columns_is_that_between_two_percentiles(shape):
+    gray = np.random.default_rng(0).random(shape)
+    for axis in (0, 1):
+        low, high = np.percentile(gray, (2, 98), axis=axis)
+        np.testing.assert_allclose(_spread(gray, axis), high - low, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1), (2, 2), (1, 40), (40, 2)])
