@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from ushape.planning.plan import Plan
 from ushape.planning.timing import FROZEN_SHARE
 from ushape.training.optimizers import Schedule
 
@@ -223,3 +224,25 @@ class Pacer(Callback):
         )
         if is_late or trainer.global_step >= self.schedule.total_steps:
             trainer.should_stop = True
+
+
+def pacer_of(
+    plan: Plan,
+    schedule: Schedule,
+    budget_s: float | None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Pacer:
+    """Return the callback that keeps the time limit of a training.
+
+    Args:
+        schedule: Schedule of the module.
+        budget_s: Seconds from now until training must have ended; None: no limit.
+    """
+    train = plan.recipe.train
+    return Pacer(
+        schedule,
+        budget_s,
+        clock,
+        evaluation_s=plan.evaluation_s,
+        has_frozen_steps=plan.recipe.network.is_pretrained and train.encoder_freeze_fraction > 0,
+    )

@@ -45,7 +45,7 @@ from ushape.training.callbacks import (
 )
 from ushape.training.datamodule import SegmentationData
 from ushape.training.module import SegmentationModule
-from ushape.training.pacer import Pacer
+from ushape.training.pacer import Pacer, pacer_of
 from ushape.training.ranks import Agreement, Rank
 
 PRECISIONS: dict[str, Any] = {"bf16": "bf16-mixed", "fp32": "32-true", "fp64": "64-true"}
@@ -123,13 +123,7 @@ def fit(
     module = SegmentationModule(plan, validation, groups, initial, rank)
     data = SegmentationData(plan, training, validation, class_pixels)
     best, log = KeepBest(run), EpochLog(run, on_row)
-    train = plan.recipe.train
-    pacer = Pacer(
-        module.schedule,
-        budget_s,
-        evaluation_s=plan.evaluation_s,
-        has_frozen_steps=plan.recipe.network.is_pretrained and train.encoder_freeze_fraction > 0,
-    )
+    pacer = pacer_of(plan, module.schedule, budget_s)
     interrupt = threading.Event()
     callbacks = [best, log, *_pacing(plan, pacer, budget_s, show_bar, rank)]
     if rank is not None:

@@ -106,6 +106,8 @@ def trained_s(run: Run) -> float:
 def plan_trial(plan: Plan, epochs: int | None = None) -> Plan:
     """Return the plan of a trial: an eighth of the steps, with patches of another seed.
 
+    No time is reserved for an evaluation, since none follows a trial.
+
     Args:
         epochs: Number of epochs, each of which ends with a validation (default: an eighth).
     """
@@ -118,7 +120,8 @@ def plan_trial(plan: Plan, epochs: int | None = None) -> Plan:
     short = replace(
         train, epochs=epochs, steps_per_epoch=-(-steps // epochs), patience=None, keep_epochs=False
     )
-    return replace(plan, recipe=replace(recipe, seed=(recipe.seed + 1) % MAX_SEED, train=short))
+    recipe = replace(recipe, seed=(recipe.seed + 1) % MAX_SEED, train=short)
+    return replace(plan, recipe=recipe, evaluation_s=0.0)
 
 
 def _trial(run: Run, origin: Origin) -> Run:

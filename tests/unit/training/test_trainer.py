@@ -16,7 +16,7 @@ from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import RunError
 from ushape.training import trainer
 from ushape.training.module import SegmentationModule
-from ushape.training.pacer import Pacer
+from ushape.training.pacer import pacer_of
 from ushape.training.trainer import OUT_OF_MEMORY, _refuse_damaged
 
 TINY = [
@@ -96,7 +96,7 @@ def test_training_whose_time_is_over_before_its_first_step_leaves_usable_weights
     cells, tmp_path, monkeypatch
 ):
     clock = itertools.count(step=100.0)  # Each look at the clock takes longer than the training.
-    monkeypatch.setattr(trainer, "Pacer", partial(Pacer, clock=lambda: next(clock)))
+    monkeypatch.setattr(trainer, "pacer_of", partial(pacer_of, clock=lambda: next(clock)))
     result = ushape.train(cells, output=tmp_path / "run", minutes=0.05, settings=TINY)
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1"]

@@ -1,12 +1,14 @@
 """Trials before a training that starts from other weights, with trainings that are made up."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 import ushape
 from codes import raises_code
+from fakes import FakeClock, FakeTrainer
 from ushape import config
 from ushape.console import Console
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
@@ -14,6 +16,8 @@ from ushape.errors import RunError
 from ushape.io.files import write_sealed_json
 from ushape.planning.run import Run
 from ushape.planning.start_decision import TRIAL_SHARE
+from ushape.training.optimizers import Schedule
+from ushape.training.pacer import pacer_of
 from ushape.training.trainer import FitResult
 from ushape.training.trials import decide_start, plan_trial, trained_s, weights_after_trials
 
@@ -193,3 +197,17 @@ def test_plan_trial_has_an_eighth_of_the_steps_and_other_patches(plan):
     assert (trial.train.epochs, trial.train.steps_per_epoch) == (4, 10)
     assert trial.seed == plan.recipe.seed + 1
     assert trial.network == plan.recipe.network
+
+
+def test_slow_trial_uses_its_whole_time_because_no_evaluation_follows(plan):
+    # 40 steps are planned for 40 s, but each takes 2 s. The evaluation of the run takes 40 s.
+    trial, clock = plan_trial(replace(plan, evaluation_s=40.0)), FakeClock()
+    train = trial.recipe.train
+    schedule = Schedule(train, train.epochs * train.steps_per_epoch)
+    pacer, trainer = pacer_of(trial, schedule, 40.0, clock), FakeTrainer()
+    pacer.on_train_start(trainer, None)
+    while not trainer.should_stop:
+        clock.now += 2.0
+        trainer.global_step += 1
+        pacer.on_train_batch_end(trainer, None, None, None, 0)
+    assert trainer.global_step in (19, 20)
