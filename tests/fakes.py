@@ -20,6 +20,7 @@ class FakeTrainer:
     current_epoch: int = 0
     should_stop: bool = False
     is_global_zero: bool = True
+    check_val_every_n_epoch: int = 1
     optimizers: list = field(
         default_factory=lambda: [SimpleNamespace(param_groups=[{"lr": 0.002}])]
     )

@@ -270,7 +270,7 @@ class TrialRunner:
         return self._opened[1:]
 
     def _check(self, row: dict[str, Any]) -> None:
-        """Compare the trial with the others after an epoch.
+        """Compare the trial with the others after an epoch that ended with a validation.
 
         Raises:
             StoppedEarlyError: if it is a bad one.
@@ -280,7 +280,7 @@ class TrialRunner:
         budget_s = self.design.trial_s
         progress = row["epoch"] / CHECKS if budget_s is None else self._trained_s / budget_s
         score = row.get("validation_ap", row["validation_dice"])
-        if score is not None:  # A search of an earlier version may validate without foreground.
+        if score is not None:  # The epoch was not validated, or no validation case has foreground.
             self._running.report(score, progress)
 
 

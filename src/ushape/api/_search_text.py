@@ -10,7 +10,7 @@ from ushape.config import resolved
 from ushape.formatting import pluralize
 from ushape.metrics.stats import PairedComparison
 from ushape.planning.plan import Plan
-from ushape.planning.rules.training import MIN_STEPS
+from ushape.planning.rules.duration import MIN_STEPS
 from ushape.planning.search_space import describe_choice
 from ushape.planning.start_decision import TRIAL_SHARE
 from ushape.training.study import TrialRow

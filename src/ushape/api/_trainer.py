@@ -107,11 +107,12 @@ def _epoch_line(row: dict[str, object], plan: Plan) -> str:
     # With a time limit, the number of epochs depends on the speed of the machine.
     objects = f"object AP {row['validation_ap']:.4f}, " if "validation_ap" in row else ""
     of_all = "" if plan.recipe.train.minutes else f"/{plan.recipe.train.epochs}"
-    score = (
-        f"validation loss {row['validation_loss']:.4f}"
-        if row["validation_dice"] is None
-        else f"validation Dice {row['validation_dice']:.4f}"
-    )
+    if row["validation_dice"] is not None:
+        score = f"validation Dice {row['validation_dice']:.4f}"
+    elif row["validation_loss"] is not None:
+        score = f"validation loss {row['validation_loss']:.4f}"
+    else:
+        score = "no validation"
     return (
         f"Epoch {row['epoch']}{of_all}: loss {row['loss']:.4f}, {score}, {objects}"
         f"{row['seconds']:.0f} s"

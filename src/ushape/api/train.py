@@ -390,7 +390,7 @@ def _fit(
         run.note_end(plan)
     stopped = "Stopped. " if result.was_interrupted else ""
     console.say(
-        f"{stopped}{_best_text(result, plan)} of {result.epochs}; "
+        f"{stopped}{_best_text(result, plan)}; "
         f"{result.foreground_patches:.0%} of the patches contained foreground."
     )
     return result, plan, store
@@ -451,11 +451,13 @@ def _create_free_folder(folder: Path) -> Path:
 
 
 def _best_text(result: FitResult, plan: Plan) -> str:
-    where = f"in epoch {result.best_epoch}"
+    if not result.is_validated:
+        return "The last weights are kept, because there was no time to validate them again"
+    where = f"in epoch {result.best_epoch} of {result.epochs}"
     if result.best_dice is None:
         return (
             "Since no validation image has foreground, the weights are the last ones, those of "
-            f"epoch {result.best_epoch}"
+            f"epoch {result.best_epoch} of {result.epochs}"
         )
     if result.best_ap is None:
         is_learned = plan.preprocessing.space.has_distance

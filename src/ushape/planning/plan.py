@@ -130,6 +130,9 @@ class Plan:
     """Regular expression for the names of images that gives the groups that were inferred for the
     training; None: they are stated, or no simple rule gives them."""
 
+    validation_s: float = 0.0
+    """Expected seconds of each validation of a training with a time limit; 0: unknown."""
+
     encoder: EncoderWeights | None = None
     """Weights that a pretrained encoder starts from; None: there is none."""
 

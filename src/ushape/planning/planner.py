@@ -153,6 +153,7 @@ def make_plan(
         encoding=_common_encoding(stats),
         machine=machine,
         evaluation_s=sum(result.evaluation_s for result in results),
+        validation_s=sum(result.validation_s for result in results),
         group_noun=stats.grouping.noun,
         group_rule=_group_rule(stats),
         reasons=tuple(result.text for result in results),
@@ -254,6 +255,7 @@ def _split_facts(stats: DatasetStats, splits: Splits) -> SplitFacts:
         images=len(group_of),
         groups=len(set(group_of.values())),
         test_groups=len({group_of[case_id] for case_id in splits.test}),
+        validated=len(splits.validated),
     )
 
 

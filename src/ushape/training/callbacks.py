@@ -32,6 +32,9 @@ class KeepBest(Callback):
     the best, then the later one. If no validation case has foreground, the last epoch is the best:
     the loss of the background alone would prefer a network that finds nothing.
 
+    If there was no time to validate the last weights, they are kept: the best of the earlier ones
+    were learned at a high learning rate, often in a third of the steps.
+
     The weights of every epoch are saved as well if `train.keep_epochs` is set.
     """
 
@@ -40,6 +43,8 @@ class KeepBest(Callback):
         self.best_dice: float | None = -1.0
         self.best_ap: float | None = None
         self.best_loss: float | None = None
+        self.is_validated = True
+        """Whether the latest epoch, or the weights that are kept at the end, were validated."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SegmentationModule)
@@ -49,15 +54,37 @@ class KeepBest(Callback):
         facts, ap = {"epoch": epoch, "validation_dice": dice}, pl_module.validation_ap
         if ap is not None:
             facts["validation_ap"] = ap
-        weights = pl_module.averaged.module.state_dict()
-        if trainer.is_global_zero and pl_module.plan.recipe.train.keep_epochs:
-            self.run.save_weights(weights, facts, self.run.epoch_weights_path(epoch))
+        self._keep_epoch(trainer, pl_module, facts)
         if not self._is_best(ap, dice, pl_module.validation_loss):
             return
         self.best_ap, self.best_dice, self.best_epoch = ap, dice, epoch
         self.best_loss = pl_module.validation_loss
         if trainer.is_global_zero:
-            self.run.save_weights(weights, facts)
+            self.run.save_weights(pl_module.averaged.module.state_dict(), facts)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, SegmentationModule)
+        self.is_validated = pl_module.is_validated
+        if not self.is_validated:
+            if not self.run.folder.is_dir():
+                raise removed_run(self.run)
+            self._keep_epoch(trainer, pl_module, {"epoch": trainer.current_epoch + 1})
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, SegmentationModule)
+        if self.is_validated:
+            return
+        self.best_epoch = trainer.current_epoch
+        if trainer.is_global_zero:
+            weights = pl_module.averaged.module.state_dict()
+            self.run.save_weights(weights, {"epoch": self.best_epoch})
+
+    def _keep_epoch(
+        self, trainer: Trainer, pl_module: SegmentationModule, facts: dict[str, Any]
+    ) -> None:
+        if trainer.is_global_zero and pl_module.plan.recipe.train.keep_epochs:
+            weights = pl_module.averaged.module.state_dict()
+            self.run.save_weights(weights, facts, self.run.epoch_weights_path(facts["epoch"]))
 
     def _is_best(self, ap: float | None, dice: float | None, loss: float) -> bool:
         if dice is None or self.best_dice is None:
@@ -70,7 +97,11 @@ class KeepBest(Callback):
         return self.best_loss is None or loss <= self.best_loss
 
     def state_dict(self) -> dict[str, Any]:
-        best = {"best_dice": self.best_dice, "best_epoch": self.best_epoch}
+        best = {
+            "best_dice": self.best_dice,
+            "best_epoch": self.best_epoch,
+            "is_validated": self.is_validated,
+        }
         more = {"best_ap": self.best_ap, "best_loss": self.best_loss}
         return best | {name: value for name, value in more.items() if value is not None}
 
@@ -78,10 +109,13 @@ class KeepBest(Callback):
         self.best_dice, self.best_epoch = state_dict["best_dice"], state_dict["best_epoch"]
         self.best_ap = state_dict.get("best_ap")
         self.best_loss = state_dict.get("best_loss")
+        self.is_validated = state_dict.get("is_validated", True)  # Earlier versions lack it.
 
 
 class EpochLog(Callback):
     """Write metrics.csv with one row per epoch; checkpoints contain the rows.
+
+    The values of a validation are None in epochs that had none.
 
     Args:
         on_row: Function that is called with each new row.
@@ -101,19 +135,23 @@ class EpochLog(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SegmentationModule)
-        patches, dice = max(1, pl_module.patches), pl_module.validation_dice
-        row = {
+        patches = max(1, pl_module.patches)
+        row: dict[str, Any] = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "loss": round(pl_module.loss_sum / max(1, pl_module.batches), 6),
-            "validation_loss": round(pl_module.validation_loss, 6),
-            "validation_dice": None if dice is None else round(dice, 6),
+            "validation_loss": None,
+            "validation_dice": None,
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "foreground_patches": round(pl_module.foreground_patches / patches, 4),
             "seconds": round(self.clock() - self._started, 2),
         }
-        if pl_module.validation_ap is not None:
-            row["validation_ap"] = round(pl_module.validation_ap, 6)
+        if pl_module.is_validated:
+            row["validation_loss"] = round(pl_module.validation_loss, 6)
+            if pl_module.validation_dice is not None:
+                row["validation_dice"] = round(pl_module.validation_dice, 6)
+            if pl_module.validation_ap is not None:
+                row["validation_ap"] = round(pl_module.validation_ap, 6)
         self.rows.append(row)
         if trainer.is_global_zero:
             # The rows of an older version may have fewer columns.

@@ -106,6 +106,8 @@ class SegmentationModule(lightning.LightningModule):
         self.loss_sum = self.validation_loss = 0.0
         self.validation_dice: float | None = 0.0
         """Mean Dice of the validation groups; None if no foreground is annotated in any of them."""
+        self.is_validated = True
+        """Whether the latest epoch ended with a validation."""
         self.validation_ap: float | None = None
         """Average precision of the objects; None if the network does not learn to separate them."""
 
@@ -145,7 +147,7 @@ class SegmentationModule(lightning.LightningModule):
         seed = self.plan.recipe.seed * 1_000_003 + self.current_epoch
         torch.manual_seed(seed + 7_368_787 * self.global_rank)
         self.foreground_patches = self.patches = self.batches = 0
-        self.loss_sum = 0.0
+        self.loss_sum, self.is_validated = 0.0, False
 
     def on_train_batch_start(self, batch: Patch, batch_index: int) -> None:
         if self.plan.recipe.network.is_pretrained:
@@ -214,6 +216,7 @@ class SegmentationModule(lightning.LightningModule):
             add_object_counts(totals, found, labels, truths, truth != IGNORE, space)
 
     def on_validation_epoch_end(self) -> None:
+        self.is_validated = True
         counts = self._sum(self._counts).tolist()
         has_foreground = any(row[1] for group in counts for row in group)
         self.validation_dice = mean_group_dice(counts) if has_foreground else None

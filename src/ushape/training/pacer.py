@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from ushape.config import resolved
 from ushape.planning.plan import Plan
+from ushape.planning.rules.duration import MOST_VALIDATION, VALIDATION_SHARE
 from ushape.planning.timing import FROZEN_SHARE
 from ushape.training.optimizers import Schedule
 
-VALIDATION_SHARE = 0.06
-"""Share of the time that validation takes in a plan; used until a validation has been timed."""
+LAST_VALIDATION = 0.11
+"""Share of the remaining time above which the last validation is left out; a bit more than
+`MOST_VALIDATION`, so that one measured validation may differ from the next."""
+
+NEVER = 2**31
+"""Number of epochs between two validations with which Lightning makes none."""
 
 
 class Pacer(Callback):
@@ -24,12 +31,18 @@ class Pacer(Callback):
     number of steps, so that its end is reached in any case. At least one step is made. Without a
     time limit, training ends after the planned number of steps.
 
+    Validations after the first one take at most about a tenth of the time that is left: the others
+    are left out. If an evaluation follows, this includes the last one if it alone takes longer.
+
     Args:
         schedule: Schedule of the module; its `total_steps` is changed.
         budget_s: Seconds from now until training must have ended; None: no limit. The attribute of
             this name includes the seconds before an interruption, once the state is restored.
-        evaluation_s: Seconds that the plan reserves for the evaluation after the training. If steps
-            take longer than planned, the evaluation will as well, and more time is left for it.
+        evaluation_s: Seconds that the plan reserves for the evaluation after the training; 0: none
+            follows. If steps take longer than planned, the evaluation will as well, and more time
+            is left for it.
+        validation_s: Seconds of a validation in the plan; 0: unknown.
+        epoch_steps: Number of steps of an epoch in the plan; 0: unknown until an epoch has ended.
         has_frozen_steps: Whether the first steps do not change a pretrained encoder, so that they
             are faster than the others.
     """
@@ -50,24 +63,28 @@ class Pacer(Callback):
         clock: Callable[[], float] = time.monotonic,
         *,
         evaluation_s: float = 0.0,
+        validation_s: float = 0.0,
+        epoch_steps: int = 0,
         has_frozen_steps: bool = False,
     ):
         self.schedule, self.budget_s, self.clock = schedule, budget_s, clock
         self.revisions: list[tuple[int, int]] = []
         """Steps at which the number of steps was changed, each with the new number."""
         self._planned_steps = max(1, schedule.total_steps)
-        self._evaluation_s = evaluation_s
+        self._evaluation_s, self._planned_validation_s = evaluation_s, validation_s
         self.has_frozen_steps = has_frozen_steps
         self._began = clock()
         self._used_before = 0.0
         self._step_times: list[float] = []
         self._are_frozen = False
         """Whether the steps that were timed did not change the encoder."""
-        self._epoch_steps = 0
-        """Number of steps of a whole epoch, once one has ended."""
-        self._validation_s: float | None = None
+        self._epoch_steps = epoch_steps
+        # Steps get at least half of the time, however long the first validation takes.
+        self._validation_s = min(validation_s, 0.5 * (budget_s or math.inf)) or None
+        """Expected seconds of a validation: those of the latest one, or of the plan."""
+        self._has_validated = self._leaves_out_last = False
         self._last = self._began
-        self._last_step = self._epoch_start = 0
+        self._last_step = self._epoch_start = self._validated_step = 0
         self._revised_at = 0.0
         self._is_training = False
 
@@ -96,7 +113,9 @@ class Pacer(Callback):
         if step_s is None:
             return None
         remaining = self.schedule.total_steps - trainer.global_step
-        return remaining * (self._mean_step_s(step_s, trainer) + self._validation_per_step)
+        validations = 0 if self._leaves_out_last else math.ceil(remaining / self._period(step_s))
+        validation_s = validations * (self._validation_s or 0.0)
+        return remaining * self._mean_step_s(step_s, trainer) + validation_s
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_training = True
@@ -104,6 +123,7 @@ class Pacer(Callback):
             self.schedule.total_steps = self.revisions[-1][1]
         self._last = self.clock()
         self._last_step = self._epoch_start = trainer.global_step
+        self._validated_step = min(self._validated_step, trainer.global_step)
         self._stop_if_over(trainer)  # The training was killed after its last step.
 
     def on_train_batch_end(
@@ -114,6 +134,7 @@ class Pacer(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        was_stopped = trainer.should_stop  # By an interrupt, not because the time is over.
         if trainer.global_step > self._last_step:
             now = self.clock()
             is_frozen = self.has_frozen_steps and self.schedule.freezes_encoder(self._last_step)
@@ -125,18 +146,31 @@ class Pacer(Callback):
             if is_due or trainer.global_step >= self.schedule.total_steps:
                 self._revise(trainer)
         self._stop_if_over(trainer)
+        is_due = was_stopped or self._is_validation_due(trainer)
+        trainer.check_val_every_n_epoch = 1 if is_due else NEVER
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Validation lies between the last batch and this call.
-        now = self.clock()
-        self._validation_s, self._last = now - self._last, now
+        now, is_validated = self.clock(), trainer.check_val_every_n_epoch == 1
         self._epoch_steps = max(self._epoch_steps, trainer.global_step - self._epoch_start)
         self._epoch_start = trainer.global_step
+        if is_validated:
+            self._validation_s, self._has_validated = now - self._last, True
+            self._validated_step = trainer.global_step
+            self._leaves_out_last = self._is_last_too_long(self._validation_s)
+        self._last = now
         self._revise(trainer)
-        self._stop_if_over(trainer)
+        if is_validated:  # Otherwise a last step is made, and its weights are validated.
+            self._stop_if_over(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"used_s": self.used_s, "revisions": self.revisions}
+        return {
+            "used_s": self.used_s,
+            "revisions": self.revisions,
+            "validation_s": self._validation_s if self._has_validated else None,
+            "validated_step": self._validated_step,
+            "leaves_out_last": self._leaves_out_last,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # The caller has subtracted what was used before, since only it knows the time of an attempt
@@ -145,6 +179,10 @@ class Pacer(Callback):
         if self.budget_s is not None:
             self.budget_s += self._used_before
         self.revisions = [(int(step), int(total)) for step, total in state_dict["revisions"]]
+        if state_dict.get("validation_s") is not None:  # Earlier versions did not store it.
+            self._validation_s, self._has_validated = state_dict["validation_s"], True
+            self._validated_step = state_dict["validated_step"]
+            self._leaves_out_last = state_dict["leaves_out_last"]
 
     def _mean_step_s(self, step_s: float, trainer: Trainer) -> float:
         """Return the mean duration of the remaining steps, some of which keep the encoder.
@@ -161,14 +199,10 @@ class Pacer(Callback):
 
     @property
     def _planned_step_s(self) -> float:
-        """Seconds of a step that the plan assumes; 0 without a time limit."""
-        return (self.budget_s or 0.0) / self._planned_steps
-
-    @property
-    def _validation_per_step(self) -> float:
-        if self._validation_s is None or not self._epoch_steps:
-            return 0.0
-        return self._validation_s / self._epoch_steps
+        """Seconds of a step that the plan assumes, validation excluded; 0 without a time limit."""
+        validations = math.ceil(self._planned_steps / self._epoch_steps) if self._epoch_steps else 0
+        training_s = (self.budget_s or 0.0) - validations * self._planned_validation_s
+        return max(0.0, training_s) / self._planned_steps
 
     @property
     def _limit_s(self) -> float:
@@ -177,8 +211,44 @@ class Pacer(Callback):
         step_s = self.step_s
         if step_s is None or len(self._step_times) < self.LATEST or not self._planned_step_s:
             return self.budget_s
-        slower = (step_s + self._validation_per_step) / self._planned_step_s - 1
+        slower = step_s / self._planned_step_s - 1
         return self.budget_s - min(max(0.0, slower) * self._evaluation_s, 0.5 * self.budget_s)
+
+    def _period(self, step_s: float) -> int:
+        """Return the number of steps between two validations, a multiple of an epoch.
+
+        Args:
+            step_s: Mean duration of a step.
+        """
+        if not self._epoch_steps:
+            return self._planned_steps
+        if not self._has_validated or self.budget_s is None:
+            return self._epoch_steps
+        return self._epoch_steps * max(1, math.ceil(self._spacing(step_s) / self._epoch_steps))
+
+    def _spacing(self, step_s: float) -> float:
+        """Return how many steps take so long that a validation has its share of the time."""
+        return (self._validation_s or 0.0) * (1 / MOST_VALIDATION - 1) / max(step_s, 1e-9)
+
+    def _is_validation_due(self, trainer: Trainer) -> bool:
+        """Return whether there is a validation if the epoch, or the training, ends now."""
+        step_s = self.step_s
+        if self.budget_s is None or not self._has_validated or step_s is None:
+            return True
+        if trainer.should_stop or self._leaves_out_last:
+            return not self._leaves_out_last
+        since = trainer.global_step - self._validated_step
+        ahead = self.schedule.total_steps - trainer.global_step
+        return min(since, ahead) >= self._spacing(step_s)
+
+    def _is_last_too_long(self, validation_s: float) -> bool:
+        """Return whether the steps that are left take too short for another validation.
+
+        A trial, which no evaluation follows, is judged by its validation.
+        """
+        if self.budget_s is None or not self._evaluation_s:
+            return False
+        return validation_s > LAST_VALIDATION * max(0.0, self._limit_s - self.used_s)
 
     def _revise(self, trainer: Trainer) -> None:
         """Change the number of steps if the planned one would miss the time limit."""
@@ -190,28 +260,36 @@ class Pacer(Callback):
             return
         remaining = self.schedule.total_steps - trainer.global_step
         step_s = self._mean_step_s(step_s, trainer)
-        fewest, most = self._possible_steps(step_s, trainer.global_step - self._epoch_start)
+        fewest, most = self._possible_steps(step_s, trainer.global_step)
         possible = min(max(remaining, fewest), most)
         if possible != remaining and abs(possible - remaining) > self.TOLERANCE * remaining:
             self.schedule.total_steps = max(trainer.global_step + possible, 1)
             self.revisions.append((trainer.global_step, self.schedule.total_steps))
 
-    def _possible_steps(self, step_s: float, done: int) -> tuple[int, int]:
+    def _possible_steps(self, step_s: float, step: int) -> tuple[int, int]:
         """Return how many steps fit at least and at most; they differ before a validation.
 
         Args:
-            done: Number of steps of the current epoch that are done.
+            step: Number of steps that are done.
         """
-        allowed = max(0.0, self._limit_s - self.used_s)
-        each = max(step_s + self._validation_per_step, 1e-9)
+        allowed, step_s = max(0.0, self._limit_s - self.used_s), max(step_s, 1e-9)
         if self._validation_s is None:
-            return int((1 - VALIDATION_SHARE) * allowed / each), int(allowed / each)
-        # The last epoch may be shorter than the others, but it is validated as well.
-        partial = self._validation_s if self._epoch_steps else 0.0
-        possible = int(max(0.0, allowed - partial) / each)
-        whole = int(allowed / each)
-        ends_whole = self._epoch_steps and (done + whole) % self._epoch_steps == 0
-        return (whole, whole) if ends_whole else (possible, possible)
+            return int((1 - VALIDATION_SHARE) * allowed / step_s), int(allowed / step_s)
+        if self._leaves_out_last:
+            return int(allowed / step_s), int(allowed / step_s)
+        period = self._period(step_s)
+        done = (
+            step - (self._validated_step if self._has_validated else self._epoch_start)
+        ) % period
+        fitting = fitting_steps(allowed, step_s, self._validation_s, period=period, done=done)
+        if self._has_validated:
+            return fitting, fitting
+        return fitting, max(0, int((allowed - self._validation_s) / step_s))
+
+    @property
+    def _last_validation_s(self) -> float:
+        """Seconds that are kept for the last validation."""
+        return 0.0 if self._leaves_out_last else self._validation_s or 0.0
 
     def _stop_if_over(self, trainer: Trainer) -> None:
         """End the training, but not before its first step: without it, no weights are saved."""
@@ -220,10 +298,30 @@ class Pacer(Callback):
         is_late = (
             self.budget_s is not None
             and trainer.global_step > 0
-            and self.used_s + (self._validation_s or 0.0) > self._limit_s
+            and self.used_s + self._last_validation_s > self._limit_s
         )
         if is_late or trainer.global_step >= self.schedule.total_steps:
             trainer.should_stop = True
+
+
+def fitting_steps(
+    allowed_s: float, step_s: float, validation_s: float, *, period: int, done: int
+) -> int:
+    """Return how many steps fit into a time, with a validation after each period and at the end.
+
+    Args:
+        allowed_s: Seconds for steps and validations.
+        period: Number of steps between two validations.
+        done: Number of steps since the last validation, less than a period.
+    """
+
+    def until(validations: int) -> int:
+        """Return how many steps fit if there are at most so many validations."""
+        left_s = allowed_s - validations * validation_s
+        return min(validations * period - done, int(left_s / step_s))
+
+    whole = (allowed_s + done * step_s) / (period * step_s + validation_s)
+    return max(0, until(math.floor(whole)), until(math.floor(whole) + 1))
 
 
 def pacer_of(
@@ -244,5 +342,7 @@ def pacer_of(
         budget_s,
         clock,
         evaluation_s=plan.evaluation_s,
+        validation_s=plan.validation_s,
+        epoch_steps=resolved(train.steps_per_epoch),
         has_frozen_steps=plan.recipe.network.is_pretrained and train.encoder_freeze_fraction > 0,
     )

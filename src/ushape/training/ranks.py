@@ -111,9 +111,9 @@ class _Environment(ClusterEnvironment):
 
 
 class Agreement(Callback):
-    """Let all processes make the same number of steps.
+    """Let all processes make the same number of steps, and validate in the same epochs.
 
-    The number is that of process 0, which keeps the time limit. An interrupt of any process ends
+    Process 0, which keeps the time limit, decides about both. An interrupt of any process ends
     the training of all of them after the same step.
 
     Args:
@@ -147,11 +147,14 @@ class Agreement(Callback):
                 self.schedule.total_steps if trainer.is_global_zero else 0,
                 trainer.should_stop or is_interrupted,
                 is_interrupted,
+                trainer.check_val_every_n_epoch if trainer.is_global_zero else 0,
             ],
             device=device,
         )
         together: Sequence[int] = trainer.strategy.reduce(own, reduce_op="max").tolist()
         self.schedule.total_steps = together[0]
         trainer.should_stop = bool(together[1])
+        trainer.check_val_every_n_epoch = together[3]
         if together[2]:
             self.interrupt.set()
+            trainer.check_val_every_n_epoch = 1

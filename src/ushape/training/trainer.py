@@ -69,8 +69,8 @@ class FitResult:
     """Outcome of a training."""
 
     best_dice: float | None
-    """Validation Dice of the epoch whose weights are kept; None if no validation case has
-    foreground."""
+    """Validation Dice of the epoch whose weights are kept; None if it was not validated, or if no
+    validation case has foreground."""
 
     best_epoch: int
     epochs: int
@@ -80,6 +80,9 @@ class FitResult:
 
     best_ap: float | None = None
     """Average precision of the objects in that epoch; None if they are not learned."""
+
+    is_validated: bool = True
+    """Whether that epoch was validated; False: there was no time for it."""
 
 
 def fit(
@@ -136,10 +139,11 @@ def fit(
     ):
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     return FitResult(
-        best_dice=best.best_dice,
-        best_ap=best.best_ap,
+        best_dice=best.best_dice if best.is_validated else None,
+        best_ap=best.best_ap if best.is_validated else None,
         best_epoch=best.best_epoch,
         epochs=len(log.rows),
+        is_validated=best.is_validated,
         was_interrupted=interrupt.is_set(),
         foreground_patches=log.rows[-1]["foreground_patches"] if log.rows else 0.0,
     )
@@ -228,8 +232,12 @@ def _build_trainer(
     if train.patience is not None:
         mode = "max" if train.patience_on in ("validation_score", "validation_dice") else "min"
         quantity = LOGGED[train.patience_on]
-        # Without foreground in any validation case there is no score, and training is not stopped.
-        extras.append(EarlyStopping(quantity, mode=mode, patience=train.patience, strict=False))
+        # Epochs without a validation do not count. Without foreground in any validation case there
+        # is no score, and training is not stopped.
+        stopping = EarlyStopping(
+            quantity, mode=mode, patience=train.patience, strict=False, check_on_train_epoch_end=False
+        )
+        extras.append(stopping)
     return lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(plan.machine.device, plan.machine.device),
         **({"devices": 1} if rank is None else rank.trainer_options(plan)),

@@ -23,15 +23,15 @@ from ushape.planning.plan import find_auto
 from ushape.planning.planner import expected_evaluation_s, expected_mirroring_s
 from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 from ushape.planning.rules import apply_rules
+from ushape.planning.rules.duration import (
+    choose_duration,
+    describe_shortage,
+    divide_into_epochs,
+)
 from ushape.planning.rules.resolution import object_thickness, window_shape
 from ushape.planning.rules.result import Situation, SplitFacts, TimeBudget
 from ushape.planning.rules.sampling import Draws, draw_classes
-from ushape.planning.rules.training import (
-    choose_duration,
-    choose_split,
-    describe_shortage,
-    usual_batch,
-)
+from ushape.planning.rules.training import choose_split, usual_batch
 
 LAPTOP = Machine(
     device="cpu",
@@ -60,7 +60,7 @@ DATA = Fingerprint(
 )
 
 
-SPLIT = SplitFacts(kind="prefix", images=100, groups=20, test_groups=4)
+SPLIT = SplitFacts(kind="prefix", images=100, groups=20, test_groups=4, validated=20)
 
 
 def situation(data=DATA, machine=LAPTOP, split=SPLIT, training_s=300.0, step_s=0.5):
@@ -592,9 +592,51 @@ def test_duration_fills_the_time_with_epochs():
     assert "Warning" not in result.text
     # Steps that took 2 s in a disturbed measurement: not 12 epochs of 2 steps.
     few, _ = choose_duration(opened, situation(training_s=60.0, step_s=2.0))
-    assert (few.train.epochs, few.train.steps_per_epoch) == (3, 9)
+    assert (few.train.epochs, few.train.steps_per_epoch) == (3, 8)
     slow, _ = choose_duration(opened, situation(training_s=20.0, step_s=30.0))
-    assert (slow.train.epochs, slow.train.steps_per_epoch) == (3, 1)
+    assert (slow.train.epochs, slow.train.steps_per_epoch) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("case_s", "training_s", "epochs", "cases"),
+    [
+        (0.1, 100.0, 10, 6),  # 0.6 of 10 s.
+        (1.6, 100.0, 3, 2),  # Three validations of 3.2 s take 9.6 s.
+        (2.0, 100.0, 2, 2),  # Two of 4 s take 8 s, three would take 12 s.
+        (3.0, 100.0, 3, 1),  # Two of 6 s would take 12 s; three of 3 s take 9 s.
+        (4.0, 100.0, 2, 1),
+        (9.0, 100.0, 1, 1),
+        (40.0, 100.0, 1, 1),
+        (90.0, 100.0, 1, 1),  # Steps get half of the time nevertheless.
+    ],
+)
+def test_duration_has_fewer_validations_if_they_take_long(case_s, training_s, epochs, cases):
+    train = TrainConfig(minutes=2)
+    found = divide_into_epochs(train, training_s, 0.5, case_s, validated=20)
+    assert (found.epochs, found.cases) == (epochs, cases)
+    assert found.validation_s == pytest.approx(cases * case_s)
+    # What the validations leave is used for steps of half a second.
+    left_s = max(training_s - epochs * cases * case_s, training_s / 2)
+    assert found.epochs * found.steps == pytest.approx(left_s / 0.5, abs=epochs / 2)
+
+
+def test_duration_counts_no_more_validation_cases_than_there_are():
+    found = divide_into_epochs(TrainConfig(minutes=2), 100.0, 0.5, 0.1, validated=3)
+    assert (found.epochs, found.steps) == (10, 19)  # Of 10 s, 0.3 s validate 3 cases.
+    assert found.validation_s == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "epochs", "steps", "validation_s"),
+    [
+        ({"validation_cases": 10}, 1, 180, 10.0),  # There are five, of 2 s each.
+        ({"steps_per_epoch": 20}, 7, 20, 4.0),  # An epoch takes 10 s and 4 s.
+    ],
+)
+def test_duration_keeps_the_steps_and_cases_that_are_asked_for(asked, epochs, steps, validation_s):
+    train = TrainConfig(minutes=2, **asked)
+    found = divide_into_epochs(train, 100.0, 0.5, 2.0, validated=5)
+    assert (found.epochs, found.steps, found.validation_s) == (epochs, steps, validation_s)
 
 
 def test_duration_counts_the_loading_of_patches_but_not_in_the_validation():
@@ -693,7 +735,7 @@ def test_ema_only_if_the_learning_rate_stays_high(schedule, decay):
 
 def test_split_of_few_test_groups_advises_folds():
     def text_of(groups, kind="prefix", **changes):
-        split = SplitFacts(kind=kind, images=2 * groups, groups=groups, test_groups=1)
+        split = SplitFacts(kind=kind, images=2 * groups, groups=groups, test_groups=1, validated=20)
         recipe = Recipe(split=SplitConfig(**changes))
         return choose_split(recipe, situation(split=split))[1].text
 
@@ -808,7 +850,7 @@ def test_evaluation_without_a_report_takes_less_time():
 
 
 def test_choose_split_says_that_there_is_no_score():
-    split = SplitFacts(kind="prefix", images=1, groups=1, test_groups=0)
+    split = SplitFacts(kind="prefix", images=1, groups=1, test_groups=0, validated=1)
     _, result = choose_split(Recipe(), situation(split=split))
     assert "none" in result.text
     assert "cross-validate" not in result.text

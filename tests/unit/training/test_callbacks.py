@@ -212,3 +212,60 @@ def test_validation_pictures_of_large_images_show_every_third_pixel():
     assert (draw_small(image[:, ::3, ::3], truth[::3, ::3], truth[::3, ::3]) == large).all()
     volume = truth[None, :300, :200].repeat(4, axis=0)
     assert draw_small(volume[None], volume, volume).shape == (300, 200, 3)
+
+
+def end_epoch(callback, module, trainer):
+    """End an epoch without a validation."""
+    module.is_validated = False
+    callback.on_train_epoch_end(trainer, module)
+    trainer.current_epoch += 1
+
+
+def test_keep_best_keeps_the_last_weights_if_there_was_no_time_to_validate_them(plan, run):
+    module, trainer, best = SegmentationModule(plan, [], []), FakeTrainer(), KeepBest(run)
+    validate(best, module, trainer, 0.75)
+    for parameter in module.averaged.module.parameters():
+        parameter.data.fill_(0.25)
+    end_epoch(best, module, trainer)
+    assert weight_in(run.weights_path) == 0.75  # The training goes on.
+    # It is killed after its last epoch and resumed.
+    again = KeepBest(run)
+    again.load_state_dict(best.state_dict())
+    again.on_train_end(trainer, module)
+    assert weight_in(run.weights_path) == 0.25
+    assert run.weight_facts() == {"epoch": 2}
+    assert (again.best_epoch, again.is_validated) == (2, False)
+
+
+def test_keep_best_does_not_replace_validated_weights_at_the_end(plan, run):
+    module, trainer, best = SegmentationModule(plan, [], []), FakeTrainer(), KeepBest(run)
+    validate(best, module, trainer, 0.75)
+    end_epoch(best, module, trainer)
+    module.is_validated = True
+    validate(best, module, trainer, 0.5)
+    trainer.current_epoch -= 1
+    best.on_train_epoch_end(trainer, module)
+    best.on_train_end(trainer, module)
+    assert weight_in(run.weights_path) == 0.75
+
+
+def test_keep_best_saves_epochs_without_a_validation_if_asked(plan, run):
+    train_config = replace(plan.recipe.train, keep_epochs=True)
+    kept = replace(plan, recipe=replace(plan.recipe, train=train_config))
+    module, trainer, best = SegmentationModule(kept, [], []), FakeTrainer(), KeepBest(run)
+    validate(best, module, trainer, 0.75)
+    end_epoch(best, module, trainer)
+    assert weight_in(run.epoch_weights_path(2)) == 0.75
+
+
+def test_epoch_log_leaves_the_values_of_a_missing_validation_empty(plan, run):
+    seen, module, trainer = [], SegmentationModule(plan, [], []), FakeTrainer(global_step=7)
+    log = EpochLog(run, seen.append, FakeClock())
+    for is_validated in (True, False):
+        log.on_train_epoch_start(trainer, module)
+        module.validation_dice, module.is_validated = 0.5, is_validated
+        log.on_train_epoch_end(trainer, module)
+    with run.metrics_path.open(newline="") as file:
+        dice = [row["validation_dice"] for row in csv.DictReader(file)]
+    assert dice == ["0.5", ""]
+    assert seen[1]["validation_dice"] is seen[1]["validation_loss"] is None

@@ -8,6 +8,7 @@ import torch
 from fakes import FakeTrainer
 from ushape.planning.recipe import TrainConfig
 from ushape.training.optimizers import Schedule
+from ushape.training.pacer import NEVER
 from ushape.training.ranks import Agreement
 
 
@@ -33,15 +34,26 @@ def agree(trainer, other, *, steps=100, is_interrupted=False):
 
 
 def test_agreement_takes_the_number_of_steps_of_the_first_process():
-    assert agree(FakeTrainer(is_global_zero=False), (40, 0, 0)) == (40, False, False)
-    assert agree(FakeTrainer(), (0, 0, 0)) == (100, False, False)
+    assert agree(FakeTrainer(is_global_zero=False), (40, 0, 0, 1)) == (40, False, False)
+    assert agree(FakeTrainer(), (0, 0, 0, 0)) == (100, False, False)
 
 
 def test_agreement_ends_all_processes_if_one_was_interrupted():
-    assert agree(FakeTrainer(), (0, 1, 1)) == (100, True, True)
+    assert agree(FakeTrainer(), (0, 1, 1, 0)) == (100, True, True)
     other = FakeTrainer(is_global_zero=False)
-    assert agree(other, (100, 0, 0), is_interrupted=True) == (100, True, True)
+    assert agree(other, (100, 0, 0, 1), is_interrupted=True) == (100, True, True)
 
 
 def test_agreement_ends_all_processes_if_the_first_has_no_time_left():
-    assert agree(FakeTrainer(is_global_zero=False), (100, 1, 0)) == (100, True, False)
+    assert agree(FakeTrainer(is_global_zero=False), (100, 1, 0, 1)) == (100, True, False)
+
+
+def test_agreement_validates_in_the_epochs_of_the_first_process_and_after_an_interrupt():
+    other, first = FakeTrainer(is_global_zero=False), FakeTrainer()
+    agree(other, (100, 0, 0, NEVER))
+    assert other.check_val_every_n_epoch == NEVER
+    first.check_val_every_n_epoch = NEVER
+    agree(first, (0, 0, 0, 0))
+    assert first.check_val_every_n_epoch == NEVER
+    agree(first, (0, 1, 1, 0))
+    assert first.check_val_every_n_epoch == 1

@@ -12,11 +12,13 @@ import pytest
 import torch
 
 import ushape
+from fakes import FakeClock
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import RunError
-from ushape.training import trainer
+from ushape.planning.run import Run
+from ushape.training import pacer, trainer
 from ushape.training.module import SegmentationModule
-from ushape.training.pacer import pacer_of
+from ushape.training.pacer import Pacer, pacer_of
 from ushape.training.trainer import OUT_OF_MEMORY, _refuse_damaged
 
 TINY = [
@@ -152,3 +154,61 @@ assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+class KilledError(Exception):
+    """The process was killed."""
+
+
+class LongValidation(Pacer):
+    """Pacer for which each validation takes 20 of 90 s, and each step a second."""
+
+    def __init__(self, schedule, budget_s, clock, **values):
+        values |= {"evaluation_s": 1e-6, "validation_s": 0.0}
+        super().__init__(schedule, 1090.0 - clock(), clock, **values)
+
+    def on_train_batch_end(self, trainer, *arguments):
+        self.clock.now += 1.0
+        super().on_train_batch_end(trainer, *arguments)
+
+    def on_train_epoch_end(self, trainer, *arguments):
+        if trainer.lightning_module.is_validated:
+            self.clock.now += 20.0
+        super().on_train_epoch_end(trainer, *arguments)
+
+
+@pytest.mark.parametrize("killed_after", [None, 2])
+def test_training_without_time_for_the_last_validation_keeps_the_last_weights(
+    cells, tmp_path, monkeypatch, capsys, killed_after
+):
+    monkeypatch.setattr(trainer, "pacer_of", partial(pacer_of, clock=FakeClock()))
+    monkeypatch.setattr(pacer, "Pacer", LongValidation)
+    settings = [*TINY[:3], "train.steps_per_epoch=20", "train.precision=fp32"]
+    run = tmp_path / "run"
+    if killed_after:
+        with monkeypatch.context() as patch:
+            patch.setattr(SegmentationModule, "on_train_epoch_start", die_in(killed_after))
+            with pytest.raises(KilledError):
+                ushape.train(cells, output=run, minutes=5, settings=settings)
+        ushape.resume(run)
+    else:
+        ushape.train(cells, output=run, minutes=5, settings=settings)
+    assert "no time to validate" in capsys.readouterr().out
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["20", "40", "60", "69"]
+    assert [bool(row["validation_dice"]) for row in rows] == [True, False, False, False]
+    assert float(rows[-1]["learning_rate"]) < 1e-5
+    assert Run(run).weight_facts() == {"epoch": 4}
+
+
+def die_in(epoch):
+    """Return a start of an epoch that fails, in this one."""
+    start = SegmentationModule.on_train_epoch_start
+
+    def on_train_epoch_start(module):
+        if module.current_epoch == epoch:
+            raise KilledError
+        start(module)
+
+    return on_train_epoch_start

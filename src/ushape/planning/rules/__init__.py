@@ -6,6 +6,7 @@ Each rule completes the settings that are still "auto" and explains its decision
 from __future__ import annotations
 
 from ushape.planning.recipe import Recipe
+from ushape.planning.rules.duration import choose_duration
 from ushape.planning.rules.encoder import choose_encoder
 from ushape.planning.rules.network import (
     choose_augmentation,
@@ -21,7 +22,6 @@ from ushape.planning.rules.sampling import choose_sampling
 from ushape.planning.rules.slices import without_comparison
 from ushape.planning.rules.training import (
     choose_batch,
-    choose_duration,
     choose_hardware,
     choose_learning,
     choose_loss,

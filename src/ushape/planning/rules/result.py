@@ -43,6 +43,8 @@ class SplitFacts:
     images: int
     groups: int
     test_groups: int
+    validated: int
+    """Number of cases on which the weights are selected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,9 @@ class RuleResult:
 
     evaluation_s: float = 0.0
     """Seconds of the user's minutes that the rule reserves for the evaluation."""
+
+    validation_s: float = 0.0
+    """Expected seconds of each validation, if the rule plans them for a time limit."""
 
 
 Rule = Callable[[Recipe, Situation], tuple[Recipe, RuleResult]]

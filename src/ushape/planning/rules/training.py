@@ -1,4 +1,4 @@
-"""Training and prediction: split, loss, learning rate, hardware, batch, tiles and duration."""
+"""Training and prediction: split, loss, learning rate, hardware, batch and tiles."""
 
 from __future__ import annotations
 
@@ -16,39 +16,14 @@ from ushape.models import memory_estimate
 from ushape.planning.loading import loading_processes
 from ushape.planning.processor import choose_threads, describe_sharing
 from ushape.planning.recipe import Recipe, Tta
-from ushape.planning.rules.result import RuleResult, Situation, TimeBudget, change
-from ushape.planning.timing import (
-    FORWARD_SHARE,
-    FROZEN_SHARE,
-    Format,
-    formats_of,
-    predicted_pixels,
-    with_format,
-)
+from ushape.planning.rules.result import RuleResult, Situation, change
+from ushape.planning.timing import Format, formats_of, with_format
 
 MEMORY_SHARE = 0.7
 """Share of the memory that a step is planned to use; the estimate is not an upper bound."""
 
-STEP_OVERHEAD = 1.06
-"""Duration of a step in training relative to one measured alone: averaging, logging, callbacks."""
-
-VALIDATION_SHARE = 0.06
-"""Share of the training time that is planned for validation."""
-
-USUAL_EPOCHS = 10
-"""Number of epochs of a training with a time limit, each with a validation and a checkpoint."""
-
-MIN_STEPS = 50
-"""Number of steps below which a network hardly learns anything."""
-
-MIN_EPOCH_STEPS = 10
-"""Number of steps of an epoch, if at least three such epochs fit into the time."""
-
 OVERLAP_PX = 64
 """Overlap of neighboring tiles; predictions within half of it of a tile's edge are not used."""
-
-MIN_VALIDATION = 2
-"""Smallest number of cases of a validation."""
 
 MIN_TEST_GROUPS = 10
 """Number of test groups below which the confidence interval is unreliable."""
@@ -279,97 +254,3 @@ def usual_batch(device: str, patch: tuple[int, ...]) -> int:
         return 16
     count, pixels = (4, 256**2) if len(patch) == 2 else (2, 64**3)
     return max(1, min(16, round(count * math.sqrt(pixels / math.prod(patch)))))
-
-
-def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
-    """Choose the number of epochs and of steps per epoch, by the measured speed."""
-    train, data = recipe.train, situation.data
-    patches = resolved(train.batch_size) * train.accumulate_grad_batches
-    batch_pixels = patches * math.prod(resolved(recipe.sampling.patch_shape))
-    shape = recipe.preprocessing.working_shape(data.median_shape)
-    working_pixels = data.pixels_per_epoch * math.prod(shape) / math.prod(data.median_shape)
-    # Seconds for the validation of a case, in steps that wait for no batch.
-    case_steps = FORWARD_SHARE * predicted_pixels(recipe, [shape]) / batch_pixels
-    epochs, speed, fact, evaluation_s = train.epochs, "", "the number of epochs is set", 0.0
-    shortage = untried = ""
-    if epochs is not None:
-        steps = max(1, math.ceil(working_pixels / batch_pixels))
-    else:
-        budget = situation.measure_time(recipe)
-        waiting_s = budget.waiting_s or 0.0
-        training_s, step_s = budget.training_s, budget.step_s + waiting_s
-        case_steps *= budget.step_s / step_s
-        frozen = train.encoder_freeze_fraction * recipe.network.is_pretrained
-        spent_s = budget.step_s * (1 - frozen * (1 - FROZEN_SHARE)) * STEP_OVERHEAD
-        spent_s += waiting_s
-        whole_step_s = spent_s / (1 - VALIDATION_SHARE)
-        if recipe.predict.tta == AUTO and not budget.tries_mirroring:
-            recipe = change(recipe, "predict", tta="none")
-            untried = (
-                " Mirrored versions are not tried, because they would take too long; to try them: "
-                "--set predict.tta=validated."
-            )
-        total = training_s / whole_step_s
-        epochs, steps = divide_into_epochs(total, training_s, MIN_VALIDATION * case_steps)
-        speed = f" at {step_s * 1000:.0f} ms per step ({patches / step_s:.1f} patches/s)"
-        fact, evaluation_s = f"{training_s:.0f} s for training", budget.evaluation_s
-        if budget.waiting_s is None:
-            fact += "; the loading of patches was not timed, since a training case cannot be read"
-        elif waiting_s > 0:
-            fact += f"; a step waits {waiting_s * 1000:.1f} ms for its patches"
-        shortage = describe_shortage(int(total), whole_step_s, budget)
-        if train.steps_per_epoch != AUTO:
-            epochs = max(1, round(total / train.steps_per_epoch))
-    steps = steps if train.steps_per_epoch == AUTO else train.steps_per_epoch
-    cases = train.validation_cases
-    if cases == AUTO:
-        cases = max(MIN_VALIDATION, round(VALIDATION_SHARE * steps / case_steps))
-    recipe = change(recipe, "train", epochs=epochs, steps_per_epoch=steps, validation_cases=cases)
-    if recipe.predict.tta == AUTO:
-        recipe = change(recipe, "predict", tta="validated")
-    learns_objects = recipe.labels.objects == "distance"
-    best = "average precision of validation objects" if learns_objects else "validation Dice"
-    passes = epochs * steps * batch_pixels / working_pixels
-    return recipe, RuleResult(
-        text=f"Training: {pluralize(epochs, 'epoch')} of {pluralize(steps, 'step')}{speed}; the "
-        f"weights with the best {best} are kept.{untried}{shortage}",
-        fact=f"{fact}; each pixel is seen {passes:.1f} times on average",
-        alternative="more minutes or epochs",
-        source="A given time is divided into about ten epochs of 5 s to 2 minutes, or three if it "
-        f"is very short, so that validation takes about {VALIDATION_SHARE:.0%} of the time. If the "
-        "number of epochs is given, an epoch has as many pixels as the training cases.",
-        evaluation_s=evaluation_s,
-    )
-
-
-def divide_into_epochs(total: float, training_s: float, validation: float) -> tuple[int, int]:
-    """Return the number of epochs and of steps per epoch for a given time.
-
-    Args:
-        total: Number of steps that fit.
-        validation: Seconds of the smallest validation, in steps.
-    """
-    epoch_s = min(120.0, max(5.0, training_s / USUAL_EPOCHS), training_s / 3)
-    # If the measurement was disturbed, epochs of very few steps would mostly be validation.
-    longest = max(MIN_EPOCH_STEPS, validation / VALIDATION_SHARE)
-    epochs = max(1, min(round(training_s / epoch_s), max(3, int(total / longest))))
-    return epochs, max(1, round(total / epochs))
-
-
-def describe_shortage(steps: int, step_s: float, budget: TimeBudget) -> str:
-    """Return a warning if too few steps fit into the minutes, and how many minutes would do.
-
-    Args:
-        steps: Number of steps that fit.
-        step_s: Seconds of a step, validation included.
-    """
-    if steps >= MIN_STEPS:
-        return ""
-    other_s = budget.before_s + budget.evaluation_s
-    minutes = math.ceil((other_s + MIN_STEPS * step_s) / 6) / 10
-    fit = f"only {pluralize(steps, 'step')} fit" if steps > 1 else "hardly one step fits"
-    return (
-        f" Warning: {fit} into the given time, of which reading the data and the evaluation take "
-        f"about {other_s:.0f} s. A network needs at least about {MIN_STEPS} steps to learn "
-        f"anything: allow at least --minutes {minutes:g} per training."
-    )
