@@ -235,7 +235,11 @@ def _build_trainer(
         # Epochs without a validation do not count. Without foreground in any validation case there
         # is no score, and training is not stopped.
         stopping = EarlyStopping(
-            quantity, mode=mode, patience=train.patience, strict=False, check_on_train_epoch_end=False
+            quantity,
+            mode=mode,
+            patience=train.patience,
+            strict=False,
+            check_on_train_epoch_end=False,
         )
         extras.append(stopping)
     return lightning.Trainer(
