@@ -215,7 +215,10 @@ class RemoteFolder:
         except OSError as error:
             raise name_error(error, file.name) or error from None
         except ConfigError as error:
-            if error.code != "remote_denied":
+            # Servers of the web are independent of each other, so one that asks for a password
+            # does not concern the other images.
+            is_of_file = error.code == "remote_denied" or self.is_web
+            if not is_of_file:
                 raise
             raise DataError(error.message, code=error.code, hint=error.hint) from None
         os.utime(target, ns=(file.time_ns, file.time_ns))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, cast
 
 from ushape.errors import ConfigError, DataError, TemporaryError, UshapeError
 from ushape.io.files import last_line
@@ -41,19 +43,19 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 
 def explain(error: Exception, where: str) -> Exception | None:
     """Return the exception to raise, or None if the same call may succeed later."""
-    status, kind = getattr(error, "status", None), type(error).__name__
+    status, kind = _status_of(error), type(error).__name__
     if isinstance(error, UshapeError) or _is_of_disk(error):
         return error
     if (code := _code_of(error)) in CREDENTIALS_REFUSED:
         return _credentials_refused(f"{where}: {code} ({without_queries(error)}).", code)
-    if NO_CREDENTIALS.search(kind):
+    if NO_CREDENTIALS.search(kind) or status == 401:
         return ConfigError(
             f"{where}: no valid credentials were found ({without_queries(error)}).",
             code="remote_credentials",
             hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or those of "
-            "your provider. For public data, set FSSPEC_S3_ANON=true.",
+            "your provider. For public data, set FSSPEC_S3_ANON=true (FSSPEC_GS_TOKEN=anon).",
         )
-    if isinstance(error, PermissionError) or status in (401, 403):
+    if isinstance(error, PermissionError) or status == 403:
         return ConfigError(
             f"{where}: access was denied ({without_queries(error)}).",
             code="remote_denied",
@@ -71,7 +73,7 @@ def explain(error: Exception, where: str) -> Exception | None:
         isinstance(error, ValueError)
         or (isinstance(error, OSError) and error.errno in LASTING)
         or kind in ("ParamValidationError", "NoRegionError", "InvalidRegionError")
-        or (isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429))
+        or (status is not None and 400 <= status < 500 and status not in (408, 425, 429))
     )
     if is_lasting or not (is_network or isinstance(error, (OSError, TimeoutError))):
         return DataError(
@@ -97,6 +99,20 @@ def _is_of_disk(error: Exception) -> bool:
 
 def _is_of_network(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] in NETWORK_MODULES
+
+
+def _status_of(error: Exception) -> int | None:
+    """Return the HTTP status that an exception states; None if it states none.
+
+    The exceptions of aiohttp have it as `status`, and those of gcsfs as `code`. For a status of
+    403, gcsfs raises an OSError that begins with this word and has no error number.
+    """
+    status = getattr(error, "status", None)
+    status = getattr(error, "code", None) if status is None else status
+    with suppress(TypeError, ValueError):
+        return int(cast(Any, status))
+    is_forbidden = type(error) is OSError and error.errno is None
+    return 403 if is_forbidden and str(error).startswith("Forbidden") else None
 
 
 def _code_of(error: BaseException | None) -> str:

@@ -181,6 +181,49 @@ def test_lasting_errors_are_not_repeated(monkeypatch, memory, problem, error_cla
     assert error.value.code == code
 
 
+class HttpError(Exception):
+    """Stands for the exception of gcsfs, which has the status as `code`."""
+
+    __module__ = "gcsfs.retry"
+
+    def __init__(self, code):
+        super().__init__(f"Answer of the server, {code}")
+        self.code = code
+
+
+@pytest.mark.parametrize(
+    ("problem", "error_class", "code"),
+    [
+        (HttpError(400), DataError, "remote_failed"),
+        (HttpError("400"), DataError, "remote_failed"),
+        (HttpError(401), ConfigError, "remote_credentials"),
+        (HttpError(403), ConfigError, "remote_denied"),
+        (HttpError(404), DataError, "file_not_found"),
+        (OSError("Forbidden: https://host/o/a.png\nno access"), ConfigError, "remote_denied"),
+    ],
+)
+def test_lasting_errors_of_google_are_not_repeated(monkeypatch, memory, problem, error_class, code):
+    failing(monkeypatch, memory, problem)
+    with raises_code(error_class, code):
+        RemoteFolder("memory://data", patience_s=0).list_files()
+
+
+@pytest.mark.parametrize("status", [408, 429, "429", 500, 503, None])
+def test_transient_errors_of_google_are_repeated(monkeypatch, memory, status):
+    memory.pipe({"/data/a.png": b"first"})
+    failing(monkeypatch, memory, HttpError(status), OSError("reset"))
+    assert list(RemoteFolder("memory://data").list_files()) == ["a.png"]
+
+
+def test_file_that_google_denies_is_an_error_of_this_file(memory, tmp_path, monkeypatch):
+    def deny(*arguments):
+        raise OSError("Forbidden: https://host/o/a.png\nno access")
+
+    monkeypatch.setattr(type(memory), "get_file", deny)
+    with raises_code(DataError, "remote_denied"):
+        RemoteFolder("memory://bucket").fetch(RemoteFile("a.png", 1, ""), tmp_path / "a.png")
+
+
 def test_file_that_is_cut_off_is_not_written(monkeypatch, memory, tmp_path):
     def cut(self, source, target):
         Path(target).write_bytes(b"fir")
@@ -258,6 +301,18 @@ def test_denied_file_is_an_error_of_this_file(memory, tmp_path, monkeypatch):
     monkeypatch.setattr(type(memory), "get_file", deny)
     with raises_code(DataError, "remote_denied"):
         RemoteFolder("memory://bucket").fetch(RemoteFile("a.png", 1, ""), tmp_path / "a.png")
+
+
+def test_web_server_that_asks_for_a_password_is_an_error_of_its_file(tmp_path, monkeypatch):
+    class UnauthorizedError(Exception):
+        status = 401
+
+    def refuse(*arguments):
+        raise UnauthorizedError
+
+    monkeypatch.setattr(RemoteFolder, "_copy_from_web", refuse)
+    with raises_code(DataError, "remote_credentials"):
+        RemoteFolder("https://host/a.png").fetch(RemoteFile("a.png", 1, ""), tmp_path / "a.png")
 
 
 class ClientError(Exception):
