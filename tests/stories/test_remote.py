@@ -12,7 +12,7 @@ import pytest
 import ushape
 from codes import raises_code
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
-from ushape.errors import DataError, TemporaryError
+from ushape.errors import ConfigError, DataError
 from ushape.io.remote import RemoteFolder
 
 pytest.importorskip("moto")
@@ -143,7 +143,7 @@ def test_credentials_that_the_server_stops_accepting_end_the_call(server, tmp_pa
     )
     try:
         urllib.request.urlopen(counts).close()  # From now on, the key must be one of a user.
-        with raises_code(TemporaryError, "remote_credentials"):
+        with raises_code(ConfigError, "remote_credentials"):
             remote.fetch(files[1], tmp_path / "1.png")
     finally:
         counts.data = b"inf"

@@ -17,25 +17,43 @@ NO_CREDENTIALS = re.compile("Credential|SSOToken|TokenRetrieval|ProfileNotFound"
 NETWORK_MODULES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "urllib3", "requests")
 """Packages whose exceptions usually are those of a network, unless they are a ValueError."""
 
-LASTING = (errno.EINVAL, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR)
+LASTING = (
+    errno.EINVAL,
+    errno.ENAMETOOLONG,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.EMSGSIZE,
+    errno.ENOSYS,
+)
 """System errors of a request that fails again if it is repeated."""
 
-CREDENTIALS_REFUSED = frozenset(
+WRONG_PLACE = ("PermanentRedirect", "301")
+"""Codes by which S3 states that a bucket has another address, for example in another region."""
+
+CREDENTIALS_EXPIRED = frozenset(
     (
-        "AuthFailure",
         "ExpiredToken",
         "ExpiredTokenException",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "TokenRefreshRequired",
+    )
+)
+"""Codes by which S3 and its login service (STS) refuse credentials that were valid before."""
+
+CREDENTIALS_WRONG = frozenset(
+    (
+        "AuthFailure",
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
         "InvalidToken",
-        "RequestExpired",
-        "RequestTimeTooSkewed",
         "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
         "UnrecognizedClientException",
     )
 )
-"""Codes by which S3 and its login service (STS) refuse credentials, whatever the file is.
+"""Codes by which they refuse credentials that are not valid, whatever the file is.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
@@ -46,8 +64,8 @@ def explain(error: Exception, where: str) -> Exception | None:
     status, kind = _status_of(error), type(error).__name__
     if isinstance(error, UshapeError) or _is_of_disk(error):
         return error
-    if (code := _code_of(error)) in CREDENTIALS_REFUSED:
-        return _credentials_refused(f"{where}: {code} ({without_queries(error)}).", code)
+    if (refusal := _explain_code(_code_of(error), error, where)) is not None:
+        return refusal
     if NO_CREDENTIALS.search(kind) or status == 401:
         return ConfigError(
             f"{where}: no valid credentials were found ({without_queries(error)}).",
@@ -70,7 +88,7 @@ def explain(error: Exception, where: str) -> Exception | None:
         )
     is_network = _is_of_network(error)
     is_lasting = (
-        isinstance(error, ValueError)
+        isinstance(error, (ValueError, FileExistsError))
         or (isinstance(error, OSError) and error.errno in LASTING)
         or kind in ("ParamValidationError", "NoRegionError", "InvalidRegionError")
         or (status is not None and 400 <= status < 500 and status not in (408, 425, 429))
@@ -125,14 +143,33 @@ def _code_of(error: BaseException | None) -> str:
     return ""
 
 
-def _credentials_refused(what: str, code: str) -> TemporaryError:
-    clock = " Set the clock of this machine first." if code == "RequestTimeTooSkewed" else ""
-    return TemporaryError(
-        f"The server no longer accepts the credentials. {what}",
-        code="remote_credentials",
-        hint=f"Renew the credentials, and run the same command again.{clock} What is finished is "
-        "kept.",
-    )
+def _explain_code(code: str, error: Exception, where: str) -> UshapeError | None:
+    """Return the exception for a code of S3 that concerns all files of a bucket, or None."""
+    answer = f"{code}: {without_queries(error)}"
+    if code in CREDENTIALS_EXPIRED:
+        clock = "Set the clock of this machine first. " if code == "RequestTimeTooSkewed" else ""
+        return TemporaryError(
+            f"{where}: the server no longer accepts the credentials ({answer}).",
+            code="remote_credentials",
+            hint=f"Renew the credentials, and run the same command again. {clock}What is finished "
+            "is kept.",
+        )
+    if code in CREDENTIALS_WRONG:
+        return ConfigError(
+            f"{where}: the server does not accept the credentials ({answer}).",
+            code="remote_credentials",
+            hint="Correct the access key and its secret (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+            "AWS_SESSION_TOKEN or AWS_PROFILE), and check that AWS_ENDPOINT_URL is the server that "
+            "they belong to. What is finished is kept.",
+        )
+    if code in WRONG_PLACE:
+        return ConfigError(
+            f"{where}: the bucket has another address ({answer}).",
+            code="remote_failed",
+            hint="Set AWS_DEFAULT_REGION to the region of the bucket, or AWS_ENDPOINT_URL to the "
+            "address of its server.",
+        )
+    return None
 
 
 def without_queries(error: Exception) -> str:

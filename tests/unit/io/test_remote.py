@@ -334,15 +334,13 @@ def translated(code):
     [
         "ExpiredToken",
         "ExpiredTokenException",
-        "InvalidAccessKeyId",
-        "InvalidToken",
+        "RequestExpired",
         "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
         "TokenRefreshRequired",
     ],
 )
 @pytest.mark.parametrize("make", [translated, ClientError])
-def test_refused_credentials_are_no_error_of_a_single_file(
+def test_expired_credentials_are_no_error_of_a_single_file(
     memory, tmp_path, monkeypatch, code, make
 ):
     def refuse(*arguments):
@@ -357,9 +355,53 @@ def test_refused_credentials_are_no_error_of_a_single_file(
 
 
 @pytest.mark.parametrize(
+    "code", ["InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "InvalidClientTokenId"]
+)
+@pytest.mark.parametrize("make", [translated, ClientError])
+def test_wrong_credentials_end_the_call_and_are_not_temporary(
+    memory, tmp_path, monkeypatch, code, make
+):
+    def refuse(*arguments):
+        raise make(code)
+
+    monkeypatch.setattr(type(memory), "get_file", refuse)
+    with raises_code(ConfigError, "remote_credentials") as caught:
+        RemoteFolder("memory://bucket").fetch(RemoteFile("a.png", 1, ""), tmp_path / "a.png")
+    assert code in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("code", "error_class"),
+    [
+        ("PermanentRedirect", ConfigError),
+        ("301", ConfigError),
+        ("EntityTooLarge", DataError),
+        ("NotImplemented", DataError),
+        ("BucketNotEmpty", DataError),
+        ("BucketAlreadyExists", DataError),
+        ("PreconditionFailed", DataError),
+    ],
+)
+def test_lasting_errors_of_s3_are_not_repeated(monkeypatch, memory, code, error_class):
+    failing(monkeypatch, memory, translated(code))
+    with raises_code(error_class, "remote_failed"):
+        RemoteFolder("memory://data", patience_s=0).list_files()
+
+
+@pytest.mark.parametrize(
+    "problem", [FileExistsError("a"), *map(OSError, (errno.ENOTEMPTY, errno.EMSGSIZE), "ab")]
+)
+def test_lasting_system_errors_are_not_repeated(monkeypatch, memory, problem):
+    failing(monkeypatch, memory, problem)
+    with raises_code(DataError, "remote_failed"):
+        RemoteFolder("memory://data", patience_s=0).list_files()
+
+
+@pytest.mark.parametrize(
     "make",
     [
         lambda: translated("SlowDown"),
+        lambda: translated("TemporaryRedirect"),
         lambda: translated("InternalError"),
         lambda: ConnectionResetError(errno.ECONNRESET, "reset"),
         lambda: pytest.importorskip("aiohttp").ClientOSError(errno.ENETUNREACH, "unreachable"),
