@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,7 +37,8 @@ class Uploads:
 
     For each batch of images, the log states first which outputs will be written, and afterwards
     which are complete. A later call therefore knows what is finished, and which outputs it may
-    replace because a call like it was interrupted. One batch is uploaded while the next one is
+    replace because a call like it was interrupted. The last line about an image counts, also if
+    another model or other settings have written it. One batch is uploaded while the next one is
     predicted. Several processes may write to one URL, each different images.
 
     Args:
@@ -51,9 +53,10 @@ class Uploads:
         assert writer.manifest is not None, "outputs are below a folder"
         self._remote, self._writer, self._manifest = remote, writer, writer.manifest
         self._folder = writer.manifest.folder
-        self._begun: dict[str, Line] = {}
-        self._done: dict[str, Line] = {}
+        self._last: dict[str, Line] = {}  # Of each image, by calls like this one.
+        self._last_of_others: dict[str, float] = {}  # Time of the last line of other calls.
         self._logs: list[str] = []
+        self._logs_of_others: dict[str, dict[str, float]] = {}  # Times of the lines about images.
         self._found = self._read_logs()
         self._batch: list[tuple[Line, dict[str, Path]]] = []
         self._batch_bytes = 0
@@ -63,12 +66,14 @@ class Uploads:
     def is_done(self, image: Input) -> bool:
         """Return whether an earlier call like this one has uploaded all outputs of an image.
 
-        The image must not have changed since, nor the sizes of the outputs.
+        The image must not have changed since, nor the sizes of the outputs, and no other call may
+        have replaced them.
         """
-        line = self._done.get(image.below.as_posix())
+        line = self._current(image.below.as_posix())
         submission = self._writer.submission
         has_row = submission is None or image.case.image.name in submission.done
-        if line is None or not has_row or self._writer.config.overwrite:
+        is_finished = line is not None and "files" in line
+        if line is None or not (is_finished and has_row) or self._writer.config.overwrite:
             return False
         is_same = line["source"] == self._manifest.source_of(image.case)
         return is_same and all(
@@ -153,9 +158,14 @@ class Uploads:
             )
 
     def _may_replace(self, image: Input) -> bool:
-        name, path = image.below.as_posix(), self._manifest.source_of(image.case)[0]
-        line = self._done.get(name) or self._begun.get(name)
-        return line is not None and line["source"][0] == path
+        line = self._current(image.below.as_posix())
+        return line is not None and line["source"][0] == self._manifest.source_of(image.case)[0]
+
+    def _current(self, name: str) -> Line | None:
+        """Return the last line about an image; None if it is one of another call."""
+        line = self._last.get(name)
+        is_current = line is not None and line["time"] > self._last_of_others.get(name, -1.0)
+        return line if is_current else None
 
     def _start(self) -> None:
         """Upload the batch in a thread, once the one before is uploaded."""
@@ -170,17 +180,29 @@ class Uploads:
             upload.result()
 
     def _upload_batch(self, batch: Sequence[tuple[Line, Mapping[str, Path]]]) -> None:
-        begun = [{"image": line["image"], "source": line["source"]} for line, _ in batch]
-        name = self._write_log(begun)
+        name = self._note([{"image": line["image"], "source": line["source"]} for line, _ in batch])
         files = {key: path for _, files in batch for key, path in files.items()}
         self._remote.put_all(files)
-        self._write_log([line for line, _ in batch])
+        self._note([line for line, _ in batch])
         self._forget_log(name)
-        for line, _ in batch:
-            self._done[line["image"]] = line
         for key, path in files.items():
             self._found[key] = RemoteFile(key, path.stat().st_size, "")
             path.unlink()
+
+    def _note(self, lines: Sequence[Line]) -> str:
+        """Write a log file with new lines, and return its name.
+
+        Their time is later than that of all earlier lines about the images, also if the clock of
+        this machine is slow.
+        """
+        names = [line["image"] for line in lines]
+        known = [line["time"] for name in names if (line := self._last.get(name)) is not None]
+        known += [self._last_of_others[name] for name in names if name in self._last_of_others]
+        now = round(max([time.time(), *(before + 0.001 for before in known)]), 3)
+        timed = [{**line, "time": now} for line in lines]
+        name = self._write_log(timed)
+        self._last.update({line["image"]: line for line in timed})
+        return name
 
     def _write_log(self, lines: Iterable[Line]) -> str:
         """Write lines to a new log file, which no other process uses, and return its name."""
@@ -196,7 +218,7 @@ class Uploads:
         self._logs.remove(name)
 
     def _read_logs(self) -> dict[str, RemoteFile]:
-        """Read the log files of calls like this one, and return all files at the URL."""
+        """Read all log files, and return all files at the URL."""
         while True:
             found = self._remote.list_files()
             logs = [name for name in found if LOG_NAME.fullmatch(name)]
@@ -205,14 +227,27 @@ class Uploads:
             if None not in contents:
                 break  # Otherwise, another process has merged a log in the meantime.
         for name, content in zip(logs, contents, strict=True):
-            lines = list(map(parse_line, (content or b"").splitlines()))
-            header = lines[0] if lines else None
-            if header is not None and header.get("made_by") == self._manifest.digest:
-                self._logs.append(name)
-                for line in filter(_is_complete, lines[1:]):
-                    assert line is not None
-                    (self._done if "files" in line else self._begun)[line["image"]] = line
+            header, *lines = [*map(parse_line, (content or b"").splitlines())] or [None]
+            self._add_log(name, header or {}, filter(_is_complete, lines))
         return found
+
+    def _add_log(self, name: str, header: Line, lines: Iterable[Line | None]) -> None:
+        """Keep the last of the lines about each image, of calls like this one and of others."""
+        is_ours = header.get("made_by") == self._manifest.digest
+        times = {} if is_ours else self._logs_of_others.setdefault(name, {})
+        if is_ours:
+            self._logs.append(name)
+        for line in lines:
+            assert line is not None
+            image = line["image"]
+            line.setdefault("time", 0.0)
+            if not is_ours:
+                times[image] = max(line["time"], times.get(image, 0.0))
+                self._last_of_others[image] = max(
+                    times[image], self._last_of_others.get(image, 0.0)
+                )
+            elif image not in self._last or _order_of(line) >= _order_of(self._last[image]):
+                self._last[image] = line
 
     def _read_log(self, name: str) -> bytes | None:
         try:
@@ -225,14 +260,18 @@ class Uploads:
     def _merge_logs(self) -> None:
         """Replace the log files that this call has read or written by a single one.
 
-        It also states what other calls have begun, which may be interrupted or still in progress.
+        It also states what calls like it have begun, which may be interrupted or still in progress.
+        Log files of other calls are removed if outputs of all their images were replaced.
         """
         former = list(self._logs)
+        current = [line for name, line in self._last.items() if self._current(name) is not None]
         if len(former) > 1:
-            begun = (line for name, line in self._begun.items() if name not in self._done)
-            self._write_log([*begun, *self._done.values()])
+            self._write_log(current)
             for name in former:
                 self._forget_log(name)
+        for name, times in self._logs_of_others.items():
+            if times and all(self._current(image) is not None for image in times):
+                self._remote.remove(name)
 
     def _write_table(self) -> None:
         """Upload the table of all images, with the rows of earlier calls."""
@@ -240,8 +279,8 @@ class Uploads:
             return
         rows = [
             {"image": name, **row}
-            for name, line in sorted(self._done.items())
-            for row in line["rows"]
+            for name in sorted(self._last)
+            for row in (self._current(name) or {}).get("rows", [])
         ]
         columns = list(dict.fromkeys(key for row in rows for key in row))
         if rows:
@@ -255,7 +294,13 @@ def _is_complete(line: Line | None) -> bool:
     source = line.get("source")
     has_source = isinstance(source, list) and bool(source)
     has_outputs = isinstance(line.get("files"), dict) and isinstance(line.get("rows"), list)
-    return has_source and ("files" not in line or has_outputs)
+    has_time = isinstance(line.get("time", 0.0), (int, float))
+    return has_source and has_time and ("files" not in line or has_outputs)
+
+
+def _order_of(line: Line) -> tuple[float, bool]:
+    """Return what the last of several lines is decided by; at one time, the beginning is first."""
+    return line["time"], "files" in line
 
 
 def _without_suffix(name: str) -> str:

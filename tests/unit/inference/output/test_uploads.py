@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import fsspec
 import pytest
 
+from codes import raises_code
 from ushape.data.inputs import Input
 from ushape.data.remote_images import RemoteImages
 from ushape.errors import RunError
@@ -128,6 +129,80 @@ def test_outputs_of_another_model_are_not_replaced(memory, tmp_path):
     with pytest.raises(RunError) as error:
         Call(tmp_path / "b", weights="other").predict("x")
     assert error.value.code == "output_exists"
+
+
+def logs(memory):
+    return memory.find(f"/bucket/masks/{LOG_FOLDER}")
+
+
+def replace_by_another_model(folder, *names):
+    other = Call(folder, weights="other", overwrite=True)
+    other.predict(*names)
+    other.uploads.finish()
+
+
+def test_masks_that_another_model_has_replaced_are_not_finished(memory, tmp_path):
+    first = Call(tmp_path / "a")
+    first.predict("x", "y")
+    first.uploads.finish()
+    replace_by_another_model(tmp_path / "b", "x")  # The masks have equal sizes.
+    third = Call(tmp_path / "c")
+    assert not third.uploads.is_done(make_input("x"))
+    assert third.uploads.is_done(make_input("y"))
+    with raises_code(RunError, "output_exists"):
+        third.predict("x", "y")
+    assert Call(tmp_path / "d", weights="other").predict("x") == []
+    last = Call(tmp_path / "e", overwrite=True)
+    assert last.predict("x") == ["x"]
+    last.uploads.finish()
+    assert Call(tmp_path / "f").predict("x", "y") == []
+    assert len(logs(memory)) == 1
+
+
+def test_mask_of_another_model_with_another_size_is_not_replaced(memory, tmp_path):
+    first = Call(tmp_path / "a")
+    first.predict("x")
+    first.uploads.finish()
+    replace_by_another_model(tmp_path / "b", "x")
+    memory.pipe({"/bucket/masks/x.png": b"larger"})
+    with raises_code(RunError, "output_exists"):
+        Call(tmp_path / "c").predict("x")
+
+
+def test_mask_that_another_model_has_begun_to_replace_is_not_finished(
+    memory, tmp_path, monkeypatch
+):
+    first = Call(tmp_path / "a")
+    first.predict("x")
+    first.uploads.finish()
+    other = Call(tmp_path / "b", weights="other", overwrite=True)
+    monkeypatch.setattr(RemoteFolder, "put_all", lambda self, files: 1 / 0)
+    other.predict("x")
+    with pytest.raises(ZeroDivisionError):
+        other.uploads.finish()
+    assert not Call(tmp_path / "c").uploads.is_done(make_input("x"))
+
+
+def test_order_of_the_calls_counts_although_a_clock_is_wrong(memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads.time, "time", lambda: 2e9)
+    first = Call(tmp_path / "a")
+    first.predict("x")
+    first.uploads.finish()
+    monkeypatch.setattr(uploads.time, "time", lambda: 1e9)
+    replace_by_another_model(tmp_path / "b", "x")
+    assert not Call(tmp_path / "c").uploads.is_done(make_input("x"))
+    assert Call(tmp_path / "d", weights="other").predict("x") == []
+
+
+def test_log_of_another_model_is_kept_while_it_has_finished_images(memory, tmp_path):
+    replace_by_another_model(tmp_path / "a", "x", "y")
+    for name in "bc":
+        call = Call(tmp_path / name, overwrite=True)
+        call.predict("x")
+        call.uploads.finish()
+    other = Call(tmp_path / "d", weights="other")
+    assert not other.uploads.is_done(make_input("x"))
+    assert other.predict("y") == []
 
 
 def test_images_are_not_replaced_by_their_masks(memory, tmp_path):
