@@ -76,10 +76,7 @@ class Uploads:
         if line is None or not (is_finished and has_row) or self._writer.config.overwrite:
             return False
         is_same = line["source"] == self._manifest.source_of(image.case)
-        return is_same and all(
-            name in self._found and self._found[name].size == size
-            for name, size in line["files"].items()
-        )
+        return is_same and self._has_outputs(line)
 
     def check(self, inputs: Iterable[Input]) -> None:
         """Check that no image and no file of the user would be replaced.
@@ -160,6 +157,13 @@ class Uploads:
     def _may_replace(self, image: Input) -> bool:
         line = self._current(image.below.as_posix())
         return line is not None and line["source"][0] == self._manifest.source_of(image.case)[0]
+
+    def _has_outputs(self, line: Line) -> bool:
+        """Return whether the outputs that a line states exist with their sizes."""
+        return all(
+            name in self._found and self._found[name].size == size
+            for name, size in line["files"].items()
+        )
 
     def _current(self, name: str) -> Line | None:
         """Return the last line about an image; None if it is one of another call."""
@@ -274,13 +278,15 @@ class Uploads:
                 self._remote.remove(name)
 
     def _write_table(self) -> None:
-        """Upload the table of all images, with the rows of earlier calls."""
+        """Upload the table of all images, with the rows of earlier calls whose outputs exist."""
         if not self._writer.writes_images_table:
             return
+        lines = [self._current(name) or {} for name in sorted(self._last)]
         rows = [
-            {"image": name, **row}
-            for name in sorted(self._last)
-            for row in (self._current(name) or {}).get("rows", [])
+            {"image": line["image"], **row}
+            for line in lines
+            if "files" in line and self._has_outputs(line)
+            for row in line["rows"]
         ]
         columns = list(dict.fromkeys(key for row in rows for key in row))
         if rows:

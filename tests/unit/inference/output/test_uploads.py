@@ -255,6 +255,18 @@ def test_interrupted_upload_is_repeated_after_another_call_has_ended(memory, tmp
     assert Call(tmp_path / "c").predict("x", "y") == ["x"]
 
 
+def test_table_has_only_images_whose_outputs_exist(memory, tmp_path):
+    call = Call(tmp_path / "a", table=True)
+    call.predict("w", "x", "y")
+    call.uploads.finish()
+    memory.rm("/bucket/masks/x.png")
+    memory.pipe({"/bucket/masks/y.png": b"edited"})
+    again = Call(tmp_path / "b", table=True)
+    assert again.predict("w", "z") == ["z"]  # The images x and y were removed.
+    again.uploads.finish()
+    assert masks(memory)["images.csv"].decode().split() == ["image,n", "w.png,1", "z.png,1"]
+
+
 def test_image_with_a_space_in_its_name_is_not_replaced(memory, tmp_path):
     memory.pipe({"/bucket/masks/my image.png": b"image"})
     images = RemoteImages(tmp_path)
