@@ -52,8 +52,8 @@ class Manifest:
 
     Args:
         folder: Output folder.
-        made_by: Facts that determine the outputs: weights, rule, kinds of output. Lines of a call
-            with other facts are ignored, and dropped.
+        made_by: Facts that determine the outputs: weights, rule, kinds of output. An image whose
+            last line is one of a call with other facts is not finished; these lines are dropped.
         together: Cases that are read together with the others of their group: if one of these has
             changed, all are written again.
         part: Name of the part of the images that this call predicts; '' if it predicts all.
@@ -81,26 +81,41 @@ class Manifest:
             self.path = folder / PARTS_FOLDER / f"{part}.{uuid.uuid4().hex[:12]}.jsonl"
         self.made_by, self.part, self.verify = json.loads(json.dumps(made_by)), part, verify
         self._last: dict[str, bytes] = {}
+        self._last_of_others: dict[str, float] = {}
+        self._times_in: dict[Path, dict[str, float]] = {}
         self._read_bytes: dict[Path, int] = {}
         self._has_header = self.is_ours = False
         self.reload()
 
     def reload(self) -> None:
-        """Read all logs in the folder again."""
-        self._last = {}
+        """Read all logs in the folder again.
+
+        Of an image, either its last line remains, or the time of a later line of another call.
+        """
+        self._last, self._last_of_others, self._times_in = {}, {}, {}
         for path in _logs_in(self.folder):
-            events, size = _read_log(path, self.made_by)
+            made_by, events, size = _read_log(path)
             if path != self.path and path.name != MANIFEST_FILE:
                 self._read_bytes[path] = size
-            if events is not None:
+            if made_by == self.made_by:
                 self.is_ours = True
                 self._has_header |= path == self.path
                 _merge_events(self._last, events)
+                continue
+            times = {name: _time_of(line) for name, line in events.items()}
+            self._times_in[path] = times
+            for name, changed in times.items():
+                known = self._last_of_others.get(name, changed)
+                self._last_of_others[name] = max(changed, known)
+        for name, changed in self._last_of_others.items():
+            if name in self._last and _time_of(self._last[name]) <= changed:
+                del self._last[name]
 
     def merge(self) -> None:
         """Write the lines of the logs of all parts into that of the folder, and remove those logs.
 
-        A log that has grown since it was read is kept for the next call.
+        A log that has grown since it was read is kept for the next call. So is the log of a part of
+        another call, until outputs of all its images were replaced.
         """
         if not self._read_bytes or self.part:
             return
@@ -109,8 +124,9 @@ class Manifest:
             file.writelines(self._last.values())
         self._has_header = True
         for path, size in self._read_bytes.items():
+            is_needed = any(name not in self._last for name in self._times_in.get(path, ()))
             with suppress(OSError):
-                if path.stat().st_size == size:
+                if not is_needed and path.stat().st_size == size:
                     path.unlink()
         self._read_bytes = {}
         with suppress(OSError):  # Not empty.
@@ -234,7 +250,9 @@ class Manifest:
         return (json.dumps({"made_by": self.made_by}) + "\n").encode()
 
     def _append(self, line: Line) -> None:
-        content = (json.dumps({**line, "time": round(time.time(), 3)}) + "\n").encode()
+        # Later than the lines of other calls, also if the clock of this machine is slow.
+        now = max(time.time(), self._last_of_others.get(line["image"], 0.0) + 0.001)
+        content = (json.dumps({**line, "time": round(now, 3)}) + "\n").encode()
         try:
             if not self._has_header:  # Written with the first image.
                 self._write_header()
@@ -286,19 +304,15 @@ def _logs_in(folder: Path) -> list[Path]:
     return [*([own] if own.is_file() else []), *parts]
 
 
-def _read_log(
-    path: Path, made_by: Mapping[str, Any] | None = None
-) -> tuple[dict[str, bytes] | None, int]:
-    """Return the last line about each image, and the size of the file before it was read.
+def _read_log(path: Path) -> tuple[Any, dict[str, bytes], int]:
+    """Return the facts of the call, the last line about each image, and the size of the file.
 
-    Args:
-        made_by: Facts about the call; if the log has others, there are no lines (None).
+    The size is that before the file was read. Without a header, there are no lines.
     """
     found: dict[str, bytes] = {}
     size, lines = path.stat().st_size, complete_lines(path)
     header = parse_line(next(lines, b""))
-    is_ours = header is not None and (made_by is None or header.get("made_by") == made_by)
-    for line in lines if is_ours else ():
+    for line in lines if header is not None else ():
         name = _name_in(line)
         # Whether the only line about an image is damaged is found when it is used.
         if name is None or name in found:
@@ -306,7 +320,7 @@ def _read_log(
             name = values.get("image") if values is not None else None
         if name is not None:
             found[name] = line
-    return (found if is_ours else None), size
+    return (header or {}).get("made_by"), found, size
 
 
 def _merge_events(last: dict[str, bytes], events: Mapping[str, bytes]) -> None:
@@ -349,7 +363,7 @@ def finished_files(folder: Path) -> list[tuple[Path, Path | None, list[Path]]]:
     """
     last: dict[str, bytes] = {}
     for path in _logs_in(folder):
-        _merge_events(last, _read_log(path)[0] or {})
+        _merge_events(last, _read_log(path)[1])
     log = Manifest(folder, {})
     done = (line for line in map(parse_line, last.values()) if line is not None and "files" in line)
     whole = [line for line in done if log.is_whole(line)]

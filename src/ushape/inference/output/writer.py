@@ -436,8 +436,9 @@ class PredictionWriter:
                     refuse_existing_output(label, self.config.overwrite or is_ours)
 
     def _may_replace(self, image: Input) -> bool:
-        ours = self.manifest is not None and self.manifest.may_replace(image.below, image.case)
-        return self.config.overwrite or ours
+        if self.config.overwrite or self.manifest is None:
+            return self.config.overwrite
+        return self.manifest.may_replace(image.below, image.case)
 
 
 def open_log(

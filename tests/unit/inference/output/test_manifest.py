@@ -110,8 +110,8 @@ def test_manifest_detects_a_changed_image_of_the_group(case, output, tmp_path):
     assert not Manifest(output, {}, [case, alone]).is_done(Path("a.png"), case)
 
 
-def predict_part(folder, case, name, part):
-    manifest = Manifest(folder, {}, part=part)
+def predict_part(folder, case, name, part, made_by=None):
+    manifest = Manifest(folder, made_by or {}, part=part)
     (folder / name).write_bytes(b"mask")
     manifest.begin(Path(name), case)
     manifest.finish(Path(name), case, [folder / name], [{"class": name}])
@@ -189,3 +189,50 @@ def test_interrupted_replacement_may_be_repeated(case, output):
     manifest = Manifest(output, {})
     assert manifest.may_replace(BELOW, case)
     assert not manifest.is_done(BELOW, case)
+
+
+OTHER = {"weights": "other"}
+
+
+@pytest.mark.parametrize("part", ["", "1-of-2"])
+def test_output_that_a_part_of_another_model_has_replaced_is_not_finished(case, output, part):
+    for name in ("a.png", "b.png"):
+        predict_part(output, case, name, part)
+    predict_part(output, case, "a.png", "2-of-3", OTHER)  # The masks are equal in size.
+    for own in ("", "1-of-2"):
+        manifest = Manifest(output, {}, part=own)
+        assert not manifest.is_done(Path("a.png"), case)
+        assert not manifest.may_replace(Path("a.png"), case)
+        assert manifest.finished == [Path("b.png")]
+    assert Manifest(output, OTHER).finished == [Path("a.png")]
+
+
+def test_output_that_a_part_of_another_model_has_begun_to_replace_is_not_finished(case, output):
+    predict_part(output, case, "a.png", "")
+    Manifest(output, OTHER, part="2-of-3").begin(Path("a.png"), case)
+    manifest = Manifest(output, {})
+    assert not manifest.is_done(Path("a.png"), case)
+    assert not manifest.may_replace(Path("a.png"), case)
+
+
+def test_logs_of_parts_of_another_model_are_merged_once_all_is_replaced(case, output):
+    for name in ("a.png", "b.png"):
+        predict_part(output, case, name, "1-of-2", OTHER)
+    predict_part(output, case, "a.png", "1-of-2")
+    Manifest(output, {}).merge()
+    assert Manifest(output, OTHER).finished == [Path("b.png")]
+    assert Manifest(output, {}).finished == [Path("a.png")]
+    predict_part(output, case, "b.png", "1-of-2")
+    Manifest(output, {}).merge()
+    assert not (output / PARTS_FOLDER).exists()
+    assert Manifest(output, OTHER).finished == []
+    assert sorted(Manifest(output, {}).finished) == [Path("a.png"), Path("b.png")]
+
+
+def test_order_of_the_calls_counts_although_a_clock_is_wrong(case, output, monkeypatch):
+    monkeypatch.setattr("ushape.inference.output.manifest.time.time", lambda: 2e9)
+    predict_part(output, case, "a.png", "1-of-2")
+    monkeypatch.setattr("ushape.inference.output.manifest.time.time", lambda: 1e9)
+    predict_part(output, case, "a.png", "2-of-3", OTHER)
+    assert not Manifest(output, {}).is_done(Path("a.png"), case)
+    assert Manifest(output, OTHER).is_done(Path("a.png"), case)
