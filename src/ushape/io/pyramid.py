@@ -54,6 +54,18 @@ class PyramidLevels:
     levels: list[np.ndarray]
     done: int = field(default=0, init=False)
 
+    def offset_of(self, level: np.ndarray) -> list[float]:
+        """Return the mean distance of the pixels of a level from multiples of its factor.
+
+        The distance is in pixels of the finest level, along y and x. If the factor is an integer,
+        all pixels have this distance: 2 for a factor of 4.
+        """
+        sizes = zip(self.shape[:2], level.shape[:2], strict=True)
+        return [
+            float(np.mean(nearest_indices(old, new) - np.arange(new) * (old / new)))
+            for old, new in sizes
+        ]
+
     def add(self, rows: np.ndarray) -> None:
         """Take the pixels of the levels from the next rows of the image."""
         first, last = self.done, self.done + len(rows)

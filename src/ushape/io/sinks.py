@@ -125,7 +125,11 @@ def write_zarr(layout: RowLayout) -> Iterator[RowSink]:
         ]
         has_channels = layout.channels is not None
         facts = multiscale(
-            layout.axes.lower(), layout.spacing_mm, has_channels=has_channels, factors=factors
+            layout.axes.lower(),
+            layout.spacing_mm,
+            has_channels=has_channels,
+            factors=factors,
+            offsets=[[0.0] * len(space), *map(levels.offset_of, levels.levels)],
         )
         group.attrs["multiscales"] = [{"version": "0.4", **facts}]
         stored = create_array(group, "0", (*lead, *space), chunk, layout.dtype)
@@ -338,6 +342,7 @@ def multiscale(
     *,
     has_channels: bool,
     factors: Sequence[Sequence[float]] | None = None,
+    offsets: Sequence[Sequence[float]] | None = None,
 ) -> dict[str, Any]:
     """Return the axes and the levels of an image as OME-Zarr states them.
 
@@ -345,6 +350,8 @@ def multiscale(
         axes: Names of the axes of S, in lower case.
         factors: Factor by which each level is smaller than the first one, along each axis of S;
             None: there is one level.
+        offsets: Position of the first pixel of each level, in pixels of the first one, along each
+            axis of S. None: all are at 0.
     """
     unit = {} if spacing_mm is None else {"unit": "micrometer"}
     own: list[dict[str, str]] = [{"name": "c", "type": "channel"}] if has_channels else []
@@ -355,10 +362,15 @@ def multiscale(
         lead + [step * by for step, by in zip(steps, factor, strict=True)]
         for factor in factors or [(1,) * len(axes)]
     ]
-    datasets = [
+    datasets: list[dict[str, Any]] = [
         {"path": str(n), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
         for n, scale in enumerate(scales)
     ]
+    for dataset, offset in zip(datasets, offsets or (), strict=False):
+        if any(offset):
+            moved = [step * by for step, by in zip(steps, offset, strict=True)]
+            translation = {"type": "translation", "translation": [0.0] * has_channels + moved}
+            dataset["coordinateTransformations"].append(translation)
     return {"axes": own, "datasets": datasets}
 
 

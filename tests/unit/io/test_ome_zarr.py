@@ -5,6 +5,7 @@ import zarr
 from codes import raises_code
 from ushape import io
 from ushape.errors import DataError
+from ushape.io import ome_zarr
 
 VOLUME = np.random.default_rng(0).integers(999, size=(4, 6, 8), dtype=np.uint16)
 
@@ -41,6 +42,19 @@ def test_ome_zarr_largest_level_is_read_with_its_scale(tmp_path):
 def test_ome_zarr_scales_of_level_and_image_are_multiplied(tmp_path):
     save_image(tmp_path / "x.zarr", VOLUME[0], axes_of("yx"), [2, 3], overall=[10, 100])
     assert io.read(tmp_path / "x.zarr").spacing_mm == pytest.approx((0.02, 0.3))
+
+
+def test_ome_zarr_translations_do_not_change_the_spacing(tmp_path):
+    path = tmp_path / "x.zarr"
+    save_image(path, VOLUME[0], axes_of("yx"), [2, 3], overall=[10, 100])
+    group = zarr.open_group(str(path), mode="r+")
+    (image,) = group.attrs["multiscales"]
+    moved = {"type": "translation", "translation": [7.0, 9.0]}
+    image["coordinateTransformations"].append(moved)
+    image["datasets"][0]["coordinateTransformations"].append(moved)
+    group.attrs["multiscales"] = [image]
+    assert io.read(path).spacing_mm == pytest.approx((0.02, 0.3))
+    assert ome_zarr.open_rows(path).spacing_mm == pytest.approx((0.02, 0.3))
 
 
 def test_ome_zarr_single_plane_is_flat(tmp_path):

@@ -79,8 +79,12 @@ def test_zarr_masks_and_probabilities_have_levels(tmp_path):
     assert (group["0"][:] == CODES).all()
     assert (group["1"][:] == EXPECTED).all()
     datasets = json.loads((tmp_path / "x.zarr/.zattrs").read_text())["multiscales"][0]["datasets"]
-    (scale,) = datasets[1]["coordinateTransformations"]
+    scale, translation = datasets[1]["coordinateTransformations"]
     assert scale["scale"] == pytest.approx([2.0, 0.5 * 410 / 102])
+    # Row n of the level is row 4 n + 2 of the image, whose pixels measure 0.5.
+    assert translation["translation"][0] == 1.0
+    place = np.arange(102) * scale["scale"][1] + translation["translation"][1]
+    assert np.abs(place - 0.5 * nearest_indices(410, 102)).max() <= 0.5 * 0.5
     shares = np.random.default_rng(1).random((2, 300, 410), np.float32)
     for name in ("p.zarr", "p.tif"):
         with open_probability_writer(tmp_path / name, shares.shape, like=slide) as writer:

@@ -136,11 +136,14 @@ class Pyramid:
         return ["c"] * (self.channels is not None) + list("zyx"[-len(self.shape) :])
 
     def _metadata(self) -> dict[str, Any]:
+        # Means of f pixels lie in the middle of them; every f-th pixel lies where it was.
+        has_means = self.channels is not None
         levels = multiscale(
             "zyx"[-len(self.shape) :],
             self.spacing_mm,
-            has_channels=self.channels is not None,
+            has_channels=has_means,
             factors=self.factors,
+            offsets=[[(own - 1) / 2 for own in f] for f in self.factors] if has_means else None,
         )
         levels = {"name": self.path.stem, **levels}
         label = {"image-label": dict(self.label)} if self.label is not None else {}
