@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -330,8 +331,17 @@ def open_current_task(folder: Path, token: str) -> BlockTask:
     """Read the description of the task with a token.
 
     Raises:
-        RunError: if it was removed, or replaced by another one, or is damaged.
+        RunError: if its folder does not exist on this computer, or if it was removed, or replaced
+            by another one, or is damaged.
     """
+    if not folder.exists():
+        raise RunError(
+            f"The folder {folder} does not exist on {platform.node()}.",
+            code="task_folder_missing",
+            hint="All processes and Dask workers need the output, the image and the runs at the "
+            "same paths, for example on a shared file system. If the folder was removed, run the "
+            "command again.",
+        )
     task = open_task(folder) if has_task(folder) else None
     if task is None or task.token != token:
         raise RunError(

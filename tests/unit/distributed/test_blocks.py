@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from block_runs import make_task
+from codes import raises_code
 from ushape.distributed import blocks
 from ushape.distributed.block_task import (
     FOUND,
@@ -142,6 +144,18 @@ def test_a_block_of_a_replaced_task_neither_starts_nor_is_marked(task, stage):
         assert error.value.code == "task_replaced"
     assert content(new.folder) == before
     assert new.left_blocks(stage) == list(range(30))
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(task):
+    shutil.rmtree(task.folder)
+    for act in (
+        partial(run_block, str(task.folder), task.token, "cpu", PREDICT, 3),
+        partial(task.mark, PREDICT, 3),
+    ):
+        with raises_code(RunError, "task_folder_missing") as error:
+            act()
+        assert str(task.folder) in error.value.message
+    assert not task.folder.exists()
 
 
 @pytest.mark.parametrize("is_removed", [False, True])
