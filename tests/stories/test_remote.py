@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import signal
 import threading
 import time
 import urllib.request
@@ -12,7 +13,8 @@ import pytest
 import ushape
 from codes import raises_code
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
-from ushape.errors import ConfigError, DataError
+from ushape.errors import ConfigError, DataError, Terminated
+from ushape.inference.output.writer import PredictionWriter
 from ushape.io.remote import RemoteFolder
 
 pytest.importorskip("moto")
@@ -61,7 +63,9 @@ def contents(folder, pattern="*.png"):
 
 
 @pytest.mark.timeout(300)
-def test_training_and_prediction_go_on_after_the_server_has_restarted(server, tmp_path):
+def test_training_and_prediction_go_on_after_the_server_has_restarted(
+    server, tmp_path, monkeypatch
+):
     data, run = tmp_path / "data", tmp_path / "run"
     write_data_set(data, 8, SyntheticConfig(size=64, groups=4), seed=3)
     bucket = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
@@ -97,6 +101,23 @@ def test_training_and_prediction_go_on_after_the_server_has_restarted(server, tm
     assert sorted(again) == sorted(masks)
     assert bucket.cat_file("bucket/masks/images.csv") == (local / "images.csv").read_bytes()
     assert {name: bucket.cat_file(f"bucket/masks/{name}") for name in names} == found
+
+    write, numbers = PredictionWriter.write, iter(range(8))
+
+    def write_three(self, *arguments):
+        if next(numbers) >= 3:
+            raise Terminated(signal.SIGTERM)
+        return write(self, *arguments)
+
+    monkeypatch.setattr(PredictionWriter, "write", write_three)
+    with pytest.raises(Terminated):
+        ushape.predict(run, data / "images", output="s3://bucket/early", quiet=True)
+    early = [path for path in bucket.find("bucket/early") if path.endswith(".png")]
+    assert len(early) == 3
+    monkeypatch.setattr(PredictionWriter, "write", write)
+    times = {path: bucket.info(path)["LastModified"] for path in early}
+    assert len(ushape.predict(run, data / "images", output="s3://bucket/early", quiet=True)) == 8
+    assert times == {path: bucket.info(path)["LastModified"] for path in early}
 
 
 @pytest.mark.timeout(300)

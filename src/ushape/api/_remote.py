@@ -136,8 +136,11 @@ class RemoteFiles:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
-            if self._uploads is not None and (error is None or isinstance(error, DataError)):
-                self._uploads.finish()  # Also if some of the images could not be predicted.
+            if self._uploads is not None:
+                if error is None or isinstance(error, DataError):
+                    self._uploads.finish()  # Also if some of the images could not be predicted.
+                else:
+                    self._uploads.stop()
         finally:
             if self._uploads is not None:
                 self._uploads.close()

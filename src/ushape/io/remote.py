@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -54,7 +55,8 @@ TRANSFERS = 8
 PATIENCE_S = 120.0
 """Time for which a failing transfer is repeated, in seconds."""
 
-LONGEST_PAUSE_S = 10.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
+"""Time before a failed transfer is repeated, which doubles each time, in seconds."""
 
 SPARE_BYTES = 1 << 30
 """Space of a disk that is left free, in bytes."""
@@ -143,6 +145,7 @@ class RemoteFolder:
         self.left_out: list[str] = []
         self._fs = _open_filesystem(url)
         self._root = url if self.is_web else str(self._fs._strip_protocol(url)).rstrip("/")
+        self._is_given_up = threading.Event()
 
     def list_files(self) -> dict[str, RemoteFile]:
         """Return the files below the URL by their names, sorted; or the file that the URL is.
@@ -276,6 +279,10 @@ class RemoteFolder:
 
         self._repeat(remove, self.address_of(name))
 
+    def give_up(self) -> None:
+        """Begin no transfer any more, and do not repeat those in progress if they fail."""
+        self._is_given_up.set()
+
     def _path_of(self, name: str) -> str:
         return self._root if self.is_file else f"{self._root}/{name}"
 
@@ -297,11 +304,17 @@ class RemoteFolder:
         """Return what a call returns; repeat it while it fails for a reason that may pass.
 
         Raises:
-            TemporaryError: if it fails for longer than the patience.
+            TemporaryError: if it fails for longer than the patience, or was given up.
             UshapeError: if it fails for another reason.
         """
-        deadline, pause_s = time.monotonic() + self._patience_s, 0.5
+        deadline, pause_s = time.monotonic() + self._patience_s, FIRST_PAUSE_S
         while True:
+            if self._is_given_up.is_set():
+                raise TemporaryError(
+                    f"{where}: the transfer was canceled.",
+                    code="remote_canceled",
+                    hint="Run the same command again to continue.",
+                )
             try:
                 return call()
             except Exception as error:
@@ -316,7 +329,7 @@ class RemoteFolder:
                         "of the server (AWS_ENDPOINT_URL), and run the same command again to "
                         "continue.",
                     ) from None
-            time.sleep(pause_s)
+            self._is_given_up.wait(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 

@@ -2,6 +2,8 @@
 
 import shutil
 import tempfile
+from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 
 import fsspec
@@ -10,7 +12,7 @@ import pytest
 from codes import raises_code
 from ushape.api._remote import RemoteFiles, copies_restored, local_copies, note_urls
 from ushape.console import Console
-from ushape.errors import ConfigError, RunError
+from ushape.errors import ConfigError, DataError, RunError, Terminated
 from ushape.io.files import temporary_name
 from ushape.io.lock import locked
 
@@ -33,6 +35,30 @@ def test_folder_of_a_killed_process_with_the_same_number_is_replaced(place):
     (left / "file").touch()
     with RemoteFiles("memory://bucket/x", None, Console(quiet=True)):
         assert not (left / "file").exists()
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, "finish"),
+        (DataError("an image"), "finish"),
+        (RunError("the server"), "stop"),
+        (KeyboardInterrupt(), "stop"),
+        (Terminated(15), "stop"),
+        (MemoryError(), "stop"),
+    ],
+)
+def test_outputs_are_uploaded_also_if_the_call_ends_early(place, error, expected):
+    done = []
+    files = RemoteFiles("memory://bucket/x", "memory://bucket/masks", Console(quiet=True))
+    files._uploads = SimpleNamespace(
+        **{name: partial(done.append, name) for name in ("finish", "stop", "close")}
+    )
+    with suppress(BaseException), files:
+        if error is not None:
+            raise error
+    assert done == [expected, "close"]
     assert list(place.iterdir()) == []
 
 

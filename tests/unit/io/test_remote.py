@@ -140,7 +140,7 @@ def failing(monkeypatch, memory, *errors):
         return find(self, *arguments, **options)
 
     monkeypatch.setattr(type(memory), "find", find_later)
-    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.0)
 
 
 def test_transient_errors_are_repeated(monkeypatch, memory):
@@ -222,6 +222,23 @@ def test_file_that_google_denies_is_an_error_of_this_file(memory, tmp_path, monk
     monkeypatch.setattr(type(memory), "get_file", deny)
     with raises_code(DataError, "remote_denied"):
         RemoteFolder("memory://bucket").fetch(RemoteFile("a.png", 1, ""), tmp_path / "a.png")
+
+
+def test_transfers_that_were_given_up_are_neither_begun_nor_repeated(monkeypatch, memory):
+    memory.pipe({"/data/a.png": b"first"})
+    folder = RemoteFolder("memory://data")
+
+    def fail(*arguments, **options):
+        folder.give_up()
+        raise ConnectionError("reset")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(memory), "cat_file", fail)
+        with raises_code(TemporaryError, "remote_canceled"):
+            folder.read_bytes("a.png")
+    with raises_code(TemporaryError, "remote_canceled"):
+        folder.put_bytes(b"second", "b.png")
+    assert list(memory.store) == ["/data/a.png"]
 
 
 def test_file_that_is_cut_off_is_not_written(monkeypatch, memory, tmp_path):
@@ -417,7 +434,7 @@ def test_transient_errors_of_a_copy_are_repeated(memory, tmp_path, monkeypatch, 
 
     memory.pipe({"/data/a.png": b"first"})
     monkeypatch.setattr(type(memory), "get_file", get_later)
-    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.0)
     RemoteFolder("memory://data").fetch(RemoteFile("a.png", 5, ""), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == b"first"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ LOG_NAME = re.compile(re.escape(LOG_FOLDER) + r"[0-9a-f]{32}\.jsonl")
 BATCH_IMAGES = 64
 BATCH_BYTES = 1 << 26
 """Number of images, and size of their outputs, that are uploaded together."""
+
+BATCH_S = 60.0
+"""Time after which the outputs of an image are uploaded although the batch is small, in seconds."""
+
+STOP_S = 10.0
+"""Time for which a call that was interrupted still uploads complete outputs, in seconds."""
 
 Line = dict[str, Any]
 
@@ -60,8 +67,10 @@ class Uploads:
         self._found = self._read_logs()
         self._batch: list[tuple[Line, dict[str, Path]]] = []
         self._batch_bytes = 0
+        self._timer: threading.Timer | None = None
+        self._guard = threading.Lock()  # Held while the batch is changed.
         self._pool = ThreadPoolExecutor(1)
-        self._upload: Future[None] | None = None
+        self._uploads: list[Future[None]] = []
 
     def is_done(self, image: Input) -> bool:
         """Return whether an earlier call like this one has uploaded all outputs of an image.
@@ -105,7 +114,7 @@ class Uploads:
                 self._refuse(name)
 
     def add(self, image: Input) -> None:
-        """Upload the outputs of an image with the next batch.
+        """Upload the outputs of an image with the next batch, after a minute at the latest.
 
         Raises:
             UshapeError: if the upload of an earlier batch failed.
@@ -125,9 +134,16 @@ class Uploads:
                 for row in self._manifest.rows_of([image.below])
             ],
         }
-        self._batch.append((line, files))
-        self._batch_bytes += sum(sizes.values())
-        if len(self._batch) >= BATCH_IMAGES or self._batch_bytes >= BATCH_BYTES:
+        with self._guard:
+            self._batch.append((line, files))
+            self._batch_bytes += sum(sizes.values())
+            is_full = len(self._batch) >= BATCH_IMAGES or self._batch_bytes >= BATCH_BYTES
+            if self._timer is None:
+                self._timer = threading.Timer(BATCH_S, self._start)
+                self._timer.daemon = True
+                self._timer.start()
+        self._wait(only_finished=not is_full)
+        if is_full:
             self._start()
 
     def finish(self) -> None:
@@ -141,9 +157,25 @@ class Uploads:
         self._write_table()
         self._merge_logs()
 
+    def stop(self) -> None:
+        """Upload the outputs that are complete, for a few seconds at most.
+
+        This is for a call that ends early: the next one need not predict these images again. Errors
+        are ignored, since the call already ends with one.
+        """
+        try:
+            self._start()
+            wait(self._uploads, timeout=STOP_S, return_when=FIRST_EXCEPTION)
+        finally:
+            self._remote.give_up()
+
     def close(self) -> None:
-        """Wait for the upload in progress."""
-        self._pool.shutdown()
+        """Wait for the upload in progress, and begin no other one."""
+        with self._guard:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._batch = []
+        self._pool.shutdown(cancel_futures=True)
 
     def _refuse(self, name: str) -> None:
         """Raise an error about a file that exists, unless existing files may be replaced."""
@@ -172,15 +204,20 @@ class Uploads:
         return line if is_current else None
 
     def _start(self) -> None:
-        """Upload the batch in a thread, once the one before is uploaded."""
-        self._wait()
-        batch, self._batch, self._batch_bytes = self._batch, [], 0
-        if batch:
-            self._upload = self._pool.submit(self._upload_batch, batch)
+        """Upload the batch in a thread, once those before it are uploaded."""
+        with self._guard:
+            if self._timer is not None:
+                self._timer.cancel()
+            batch, self._batch, self._batch_bytes, self._timer = self._batch, [], 0, None
+            if batch:
+                self._uploads.append(self._pool.submit(self._upload_batch, batch))
 
-    def _wait(self) -> None:
-        if self._upload is not None:
-            upload, self._upload = self._upload, None
+    def _wait(self, *, only_finished: bool = False) -> None:
+        """Wait for uploads, or only look at those that have ended; raise their exceptions."""
+        with self._guard:
+            ended = [one for one in self._uploads if one.done() or not only_finished]
+            self._uploads = [one for one in self._uploads if one not in ended]
+        for upload in ended:
             upload.result()
 
     def _upload_batch(self, batch: Sequence[tuple[Line, Mapping[str, Path]]]) -> None:

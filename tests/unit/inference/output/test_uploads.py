@@ -1,7 +1,10 @@
 """Uploads with a writer that only names files; `tests/stories/test_remote.py` predicts."""
 
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import fsspec
 import pytest
@@ -24,6 +27,8 @@ def memory():
     files = fsspec.filesystem("memory")
     files.store.clear()
     yield files
+    while Call.opened:  # Otherwise their timers would upload something later.
+        Call.opened.pop().close()
     files.store.clear()
 
 
@@ -34,6 +39,8 @@ def make_input(name):
 
 class Call:
     """A call of predict whose masks are the names of the images."""
+
+    opened: ClassVar[list[Uploads]] = []
 
     def __init__(self, folder, *, overwrite=False, weights="w", table=False):
         folder.mkdir(exist_ok=True)
@@ -48,6 +55,7 @@ class Call:
             outputs_of=lambda image: [folder / image.below],
         )
         self.uploads = Uploads(RemoteFolder(URL), self.writer)
+        self.opened.append(self.uploads)
 
     def predict(self, *names):
         images = list(map(make_input, names))
@@ -59,6 +67,14 @@ class Call:
             self.writer.manifest.finish(one.below, one.case, [self.folder / one.below], [{"n": 1}])
             self.uploads.add(one)
         return [one.case.id for one in left]
+
+
+def wait_until(is_true):
+    """Wait for another thread."""
+    deadline = time.monotonic() + 60
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def masks(memory):
@@ -100,6 +116,62 @@ def test_interrupted_upload_is_repeated(memory, tmp_path, monkeypatch):
     assert again.predict("x", "y") == ["x", "y"]
     again.uploads.finish()
     assert masks(memory) == {"x.png": b"x", "y.png": b"y"}
+
+
+def test_outputs_of_slow_images_are_uploaded_although_the_batch_is_small(
+    memory, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(uploads, "BATCH_S", 0.0)
+    call = Call(tmp_path / "a")
+    for name in "xy":
+        call.predict(name)
+        wait_until(lambda name=name: len(logs(memory)) > 0 and f"{name}.png" in masks(memory))
+    wait_until(lambda: all(one.done() for one in call.uploads._uploads))
+    call.uploads.close()  # As if it were killed: neither stop nor finish.
+    assert Call(tmp_path / "b").predict("x", "y", "z") == ["z"]
+
+
+def test_call_that_ends_early_uploads_what_is_complete(memory, tmp_path):
+    call = Call(tmp_path / "a")
+    call.predict("x", "y")
+    assert masks(memory) == {}
+    call.uploads.stop()
+    call.uploads.close()
+    assert masks(memory) == {"x.png": b"x", "y.png": b"y"}
+    assert Call(tmp_path / "b").predict("x", "y", "z") == ["z"]
+
+
+def test_call_that_ends_early_does_not_wait_for_a_server(memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "STOP_S", 0.0)
+    ended, has_begun = threading.Event(), threading.Event()
+
+    def hang(self, files):
+        has_begun.set()
+        assert ended.wait(60)
+        self.put_bytes(b"late", "x.png")
+
+    monkeypatch.setattr(RemoteFolder, "put_all", hang)
+    call = Call(tmp_path / "a")
+    call.predict("x")
+    call.uploads._start()
+    assert has_begun.wait(60)
+    call.predict("y")
+    call.uploads.stop()  # Returns although the upload is in progress.
+    ended.set()
+    call.uploads.close()
+    assert masks(memory) == {}
+
+
+def test_failed_upload_is_reported_with_the_next_image(memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(RemoteFolder, "put_all", lambda self, files: 1 / 0)
+    call = Call(tmp_path / "a")
+    call.predict("x")
+    call.uploads._start()
+    wait_until(call.uploads._uploads[0].done)
+    with pytest.raises(ZeroDivisionError):
+        call.predict("y")
+    call.uploads.stop()
+    call.uploads.close()
 
 
 def test_changed_or_missing_output_is_made_again(memory, tmp_path):
