@@ -80,7 +80,7 @@ def open_rows(path: Path) -> RowReader | None:
 
     Returns:
         None if ITK must read the whole file: it is compressed, its values are scaled, it has other
-        than three axes, or its header must be corrected.
+        than three axes, or it is NIfTI 2.
 
     Raises:
         DataError: as for `read`, except for the size of the whole volume.
@@ -89,7 +89,7 @@ def open_rows(path: Path) -> RowReader | None:
         return None
     header = nifti.read_header(path)
     dtype = nifti.plain_dtype(header)
-    if dtype is None or nifti.needs_correction(path, header):
+    if dtype is None or header.version != 1:
         return None
     shape, grid = header.lengths[2::-1], read_grid(path)
 
@@ -223,7 +223,8 @@ def _opened(
                 "NRRD); without this field, a spacing of 1 mm is assumed.",
             ) from None
         return
-    with nifti.readable_by_itk(path, header) as (readable, remarks):
+    read_as = nifti.readable_by_itk(path, header, is_header_only=is_header_only)
+    with read_as as (readable, remarks):
         reader.SetFileName(str(readable))
         yield reader, remarks
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import math
 import shutil
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ tilted gantry has cosines above 0.1."""
 
 ITK_SHEAR = 1e-4
 """Largest cosine between two axes that ITK reads."""
+
+SAME_PLACE_PX = 0.005
+"""Largest distance between the pixels of two forms that state the same position. The numbers of a
+rotation by nearly 180 degrees are rounded so much that it may be a thousandth of a pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,9 @@ class NiftiHeader:
     mirror: float
     """-1 if the third axis of the quaternion is reversed."""
 
+    quaternion: tuple[float, ...]
+    """Three numbers of the rotation of qform, and the position of the first pixel."""
+
     qform: int
     sform: int
     """Codes that are above 0 if the file states its position as a rotation or as a matrix."""
@@ -72,6 +80,25 @@ class NiftiHeader:
         with np.errstate(invalid="ignore", divide="ignore"):
             axes = axes / np.linalg.norm(axes, axis=0)
         return float(np.abs(axes.T @ axes - np.eye(3)).max())
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """(3, 4) float64, what qform states in the form of `matrix`.
+
+        Source:
+            Description of METHOD 2 in nifti1.h.
+        """
+        b, c, d, *origin = self.quaternion
+        a = math.sqrt(max(0.0, 1 - (b * b + c * c + d * d)))
+        axes = np.array(
+            [
+                [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+                [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+                [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+            ]
+        )
+        steps = np.array(self.spacing) * [1, 1, -1 if self.mirror < 0 else 1]
+        return np.column_stack([axes * steps, origin])
 
 
 def read_header(path: Path) -> NiftiHeader:
@@ -129,6 +156,7 @@ def _parse(
         start=int(start) if math.isfinite(start) else -1,
         spacing=field("pixdim")[1:4],
         mirror=field("pixdim")[0],
+        quaternion=field("quaternion"),
         qform=int(qform),
         sform=int(sform),
         slope=field("slope"),
@@ -155,21 +183,19 @@ def plain_dtype(header: NiftiHeader) -> np.dtype | None:
     return np.dtype(header.order + DTYPES[header.kind])
 
 
-def needs_correction(path: Path, header: NiftiHeader) -> bool:
-    """Return whether ITK reads only a corrected copy of the file; see `readable_by_itk`."""
-    return header.version != 1 or bool(_corrections(path, header)[0])
-
-
 def header_like(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> tuple[bytes, np.dtype]:
     """Return the first bytes of an uncompressed volume of plain numbers at the place of another.
 
     Args:
-        path: NIfTI file with the same S, whose position and spacing are copied.
+        path: NIfTI file with the same S, whose position and spacing are copied as they are read.
         shape: S.
         dtype: Type of the values; one of DTYPES.
 
     Returns:
         The header of version 1 with its four bytes of extensions, and the type with its byte order.
+
+    Raises:
+        DataError: if the axes of the file are far from right angles.
     """
     header = read_header(path)
     with path.open("rb") as file:
@@ -178,9 +204,8 @@ def header_like(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> tuple[by
     written[:348] = _as_version_1(path, head, header)[:348] if header.version == 2 else head[:348]
     kind = next(kind for kind, name in DTYPES.items() if np.dtype(name) == dtype.newbyteorder("="))
     size = (3, *shape[::-1], *[1] * 4)
-    for name, values in (("dim", size), ("vox_offset", (352.0,)), ("slope", (1.0, 0.0))):
-        form, place = _PLACES_1[name]
-        struct.pack_into(header.order + form, written, place, *values)
+    stated = {"dim": size, "vox_offset": (352.0,), "slope": (1.0, 0.0)}
+    _change(written, header, {**_corrections(path, header)[0], **stated})
     struct.pack_into(f"{header.order}2h", written, 70, kind, 8 * dtype.itemsize)
     struct.pack_into(f"{header.order}h", written, 68, 0)  # What the values mean.
     struct.pack_into(f"{header.order}2f", written, 124, 0, 0)  # Range in which they are shown.
@@ -189,12 +214,16 @@ def header_like(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> tuple[by
 
 @contextmanager
 def readable_by_itk(
-    path: Path, header: NiftiHeader
+    path: Path, header: NiftiHeader, *, is_header_only: bool = False
 ) -> Iterator[tuple[Path, tuple[GridRemark, ...]]]:
     """Yield a file with the same content that ITK reads, and what was corrected in its header.
 
     This is the file itself, or a temporary copy if the suffix does not tell whether it is packed,
-    if its axes are not quite at right angles, or if spacings are missing or negative.
+    if its axes are not quite at right angles, if spacings are missing or negative, or if qform and
+    sform state different positions.
+
+    Args:
+        is_header_only: Whether the copy ends after the header.
 
     Raises:
         DataError: if the axes are far from right angles.
@@ -212,12 +241,18 @@ def readable_by_itk(
         ):
             head = source.read(header.start)
             written = bytearray(_as_version_1(path, head, header) if header.version == 2 else head)
-            for name, values in changes.items():
-                kind, place = _PLACES_1[name]
-                struct.pack_into(header.order + kind, written, place, *values)
+            _change(written, header, changes)
             target.write(written)
-            shutil.copyfileobj(source, target, 2**20)
+            if not is_header_only:
+                shutil.copyfileobj(source, target, 2**20)
         yield copy, remarks
+
+
+def _change(head: bytearray, header: NiftiHeader, fields: Mapping[str, tuple[float, ...]]) -> None:
+    """Set fields of a header of version 1 to other values."""
+    for name, values in fields.items():
+        kind, place = _PLACES_1[name]
+        struct.pack_into(header.order + kind, head, place, *values)
 
 
 def _as_version_1(path: Path, head: bytes, header: NiftiHeader) -> bytes:
@@ -246,12 +281,17 @@ def _as_version_1(path: Path, head: bytes, header: NiftiHeader) -> bytes:
 def _corrections(
     path: Path, header: NiftiHeader
 ) -> tuple[dict[str, tuple[float, ...]], tuple[GridRemark, ...]]:
-    """Return new values of the fields that ITK refuses, and a remark about each correction."""
+    """Return new values of fields that ITK refuses or ignores, and a remark about each correction.
+
+    As in nibabel and FSL, sform is the position if there is one. ITK prefers qform.
+    """
     used = header.spacing[: min(3, max(1, header.axes))]
-    if header.qform > 0 and all(0 < step < math.inf for step in used):
-        return {}, ()  # ITK then ignores a matrix that it cannot read.
+    has_rotation = header.qform > 0 and all(0 < step < math.inf for step in used)
     if header.sform > 0 and math.isfinite(header.shear):
-        return _correct_matrix(path, header)
+        is_same = has_rotation and _are_same_place(header)
+        return ({}, ()) if is_same else _correct_matrix(path, header)
+    if has_rotation:
+        return {}, ()  # ITK then ignores a matrix that it cannot read.
     changes: dict[str, tuple[float, ...]] = {}
     if header.sform > 0:
         changes["forms"] = (header.qform, 0)
@@ -265,23 +305,37 @@ def _corrections(
         remarks.append("negative_spacing")
     if remarks or any(missing):
         mended = [abs(step) if 0 < abs(step) < math.inf else 1.0 for step in header.spacing]
-        changes["pixdim"] = _pixdim(header, mended)
+        changes["pixdim"] = _pixdim(mended, header.mirror if header.qform > 0 else 1.0)
     return changes, tuple(remarks)
+
+
+def _are_same_place(header: NiftiHeader) -> bool:
+    """Return whether qform and sform state the same position for the corners of the volume."""
+    last = [max(1, length) - 1 for length in header.lengths[: min(3, header.axes)]]
+    corners = np.array(list(itertools.product(*[(0, n) for n in last], *[(0,)] * (3 - len(last)))))
+    ends = np.column_stack([corners, np.ones(len(corners))])
+    with np.errstate(all="ignore"):  # A damaged header may state any number.
+        apart = np.linalg.norm(ends @ (header.rotation - header.matrix).T, axis=1)
+    return bool(apart.max() <= SAME_PLACE_PX * min(header.spacing[: len(last)]))
 
 
 MISSING: tuple[GridRemark, ...] = ("no_spacing_x", "no_spacing_y", "no_spacing_z")
 """Remark that the spacing along an axis is missing, by its number in the header."""
 
 
-def _pixdim(header: NiftiHeader, spacing: Iterable[float]) -> tuple[float, ...]:
+def _pixdim(spacing: Iterable[float], mirror: float = 1.0) -> tuple[float, ...]:
     """Return the field with another spacing; its first number belongs to the quaternion."""
-    return (header.mirror if header.qform > 0 else 1.0, *spacing, 0.0, 0.0, 0.0, 0.0)
+    return (mirror, *spacing, 0.0, 0.0, 0.0, 0.0)
 
 
 def _correct_matrix(
     path: Path, header: NiftiHeader
 ) -> tuple[dict[str, tuple[float, ...]], tuple[GridRemark, ...]]:
-    """Set the axes at right angles, and the spacing to their lengths, as other programs read it."""
+    """Let the matrix be the only position, with axes at right angles and their lengths as spacing.
+
+    Raises:
+        DataError: if the axes are far from right angles.
+    """
     if header.shear > MAX_SHEAR:
         degrees = math.degrees(math.asin(min(1.0, header.shear)))
         raise DataError(
@@ -292,9 +346,11 @@ def _correct_matrix(
             "`flirt -applyisoxfm` of FSL or with 3D Slicer.",
         )
     changes: dict[str, tuple[float, ...]] = {}
+    if header.qform > 0:
+        changes["forms"] = (0, header.sform)
     lengths = np.linalg.norm(header.matrix[:, :3], axis=0)
-    if not np.allclose(lengths, header.spacing, rtol=1e-3):
-        changes["pixdim"] = _pixdim(header, lengths)
+    if not np.allclose(lengths, header.spacing, rtol=1e-5, atol=0):
+        changes["pixdim"] = _pixdim(lengths)
     if header.shear <= 0.9 * ITK_SHEAR:
         return changes, ()
     return {**changes, "srow": tuple(_with_right_angles(header.matrix).ravel())}, ("sheared",)
