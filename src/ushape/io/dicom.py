@@ -13,12 +13,12 @@ from ushape.errors import DataError, require_package
 from ushape.io import dicom_seg, files
 from ushape.io.dicom_position import (
     MAX_TILT,
-    MAX_UNEVEN,
     axes_of,
     frame_order,
     functional_group,
     grid_of,
     numbers,
+    slice_distance,
     spacing_of,
 )
 from ushape.io.itk import load_itk, on_grid, spacing_on
@@ -61,7 +61,7 @@ def read(path: Path) -> Pixels:
 
     Raises:
         DataError: if the file is damaged or hostile, has no pixels, or its compression is not
-            supported.
+            supported; or if its frames state positions that are not those of one volume.
         MissingPackageError: if pydicom is not installed.
     """
     with files.reading(path):
@@ -71,7 +71,7 @@ def read(path: Path) -> Pixels:
             return dicom_seg.place_segments(path, data, array)
         frames = array.shape[1] if array.ndim == 4 else 1
         array = array[:, frame_order(data, frames)] if frames > 1 else array
-        grid = grid_of(data, frames)
+        grid = grid_of(path, data, frames)
         if grid is None:
             spacing = spacing_of(data, frames)
             flat = spacing[-(array.ndim - 1) :] if spacing is not None else None
@@ -86,7 +86,8 @@ def read_series(folder: Path) -> Pixels:
 
     Raises:
         DataError: if there is no slice or several series; if slices differ in size or direction,
-            share a position, or one is missing in between; and as for `read`.
+            share a position, or do not lie behind each other, or if one is missing in between;
+            and as for `read`.
     """
     with files.reading(folder):
         slices = _slices_of(folder, pixels=True)
@@ -134,7 +135,7 @@ def _read_header(path: Path) -> tuple[Grid | None, tuple[float, ...] | None]:
         if dicom_seg.is_segmentation(data):
             return dicom_seg.slices_of(path, data, frames)[0], None
         spacing = spacing_of(data, frames)
-        return grid_of(data, frames), spacing and spacing[-2 if frames == 1 else -3 :]
+        return grid_of(path, data, frames), spacing and spacing[-2 if frames == 1 else -3 :]
 
 
 def patient_of(path: Path) -> str:
@@ -392,9 +393,9 @@ def _place_of(data: Any) -> float:
 
 
 def _stack_of(slices: list[tuple[Path, Any]]) -> Grid:
-    """Return the grid of ordered slices; raise DataError if they are not evenly spaced."""
+    """Return the grid of ordered slices; raise DataError if they are not those of a volume."""
     first = slices[0][1]
-    flat = grid_of(first, 1)
+    flat = grid_of(slices[0][0], first, 1)
     if flat is None:
         raise DataError(
             f"{slices[0][0]}: the slice has no PixelSpacing.",
@@ -402,7 +403,7 @@ def _stack_of(slices: list[tuple[Path, Any]]) -> Grid:
             hint="Keep the slices of one scan in a folder.",
         )
     for path, data in slices:
-        other = grid_of(data, 1)
+        other = grid_of(path, data, 1)
         if other is None or other.shape != flat.shape or int(data.get("NumberOfFrames") or 1) > 1:
             raise DataError(
                 f"{path}: the slice differs in size from {slices[0][0].name}.",
@@ -416,21 +417,15 @@ def _stack_of(slices: list[tuple[Path, Any]]) -> Grid:
                 code="dicom_series_uneven",
                 hint="Keep one series per folder, without scouts and reformatted series.",
             )
-    places = [_place_of(data) for _, data in slices]
-    gaps = np.diff(places)
-    usual = float(np.median(gaps))
-    for gap, (path, _) in zip(gaps, slices[1:], strict=True):
-        if not abs(gap - usual) <= MAX_UNEVEN * usual or usual <= 0:
-            raise DataError(
-                f"{path}: the slice is {gap:g} mm from the previous one; the usual distance is "
-                f"{usual:g} mm.",
-                code="dicom_series_uneven",
-                hint="A slice is missing or present twice.",
-            )
-    mean = float(np.mean(gaps))
+    distance = slice_distance(
+        [f"{path}: the slice" for path, _ in slices],
+        np.array([numbers(data.ImagePositionPatient) for _, data in slices]),
+        axes_of(numbers(first.ImageOrientationPatient)),
+        flat.spacing_mm[1:],
+    )
     return Grid(
         shape=(len(slices), *flat.shape[1:]),
-        spacing_mm=(mean, *flat.spacing_mm[1:]),
+        spacing_mm=(distance, *flat.spacing_mm[1:]),
         origin_mm=flat.origin_mm,
         direction=flat.direction,
     )
