@@ -195,6 +195,13 @@ GridRemark = Literal[
 """
 
 
+LengthUnit = Literal["", "meter", "mm", "micron"]
+"""Unit of lengths in a file; "" if it states none."""
+
+UNIT_MM: Mapping[LengthUnit, float] = {"": 1.0, "meter": 1e3, "mm": 1.0, "micron": 1e-3}
+"""Length of each unit in mm; files that state none are read as mm."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """Position of a file's pixels in the patient, as ITK defines it."""
@@ -216,6 +223,10 @@ class Grid:
 
     remarks: tuple[GridRemark, ...] = field(default=(), compare=False)
     """What was corrected in the file's header."""
+
+    unit: LengthUnit = field(default="mm", compare=False)
+    """Unit of a NIfTI file. Masks that are written as NIfTI state their position in the same one,
+    because programs such as nibabel compare the numbers only."""
 
     @property
     def matrix(self) -> np.ndarray:

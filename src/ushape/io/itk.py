@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import numpy as np
 
 from ushape.errors import DataError, require_package
 from ushape.io import files, itk_headers, nifti
-from ushape.types import Box, Grid, GridRemark, Pixels, RowReader
+from ushape.types import UNIT_MM, Box, Grid, GridRemark, LengthUnit, Pixels, RowReader
 
 ITK_READERS = {
     ".nii": "NiftiImageIO",
@@ -39,11 +40,11 @@ def read(path: Path) -> Pixels:
         DataError: if the file is damaged or hostile, or has more axes.
         MissingPackageError: if SimpleITK is not installed.
     """
-    with files.reading(path), _opened(path) as (reader, remarks):
+    with files.reading(path), _opened(path) as (reader, remarks, unit):
         image = reader.Execute()
         array = load_itk(path).GetArrayFromImage(image)
         channels = image.GetNumberOfComponentsPerPixel()
-        grid = _grid_of(path, image, remarks)
+        grid = _grid_of(path, image, remarks, unit)
         if image.GetDimension() >= 4 and channels > 1:
             raise _several_times(path, f"{channels} values per voxel and a fourth axis")
         if channels > 1:
@@ -59,9 +60,9 @@ def read_grid(path: Path) -> Grid:
     Raises:
         DataError: as for `read`.
     """
-    with files.reading(path), _opened(path, is_header_only=True) as (reader, remarks):
+    with files.reading(path), _opened(path, is_header_only=True) as (reader, remarks, unit):
         reader.ReadImageInformation()
-        return _grid_of(path, reader, remarks)
+        return _grid_of(path, reader, remarks, unit)
 
 
 def read_spacing(path: Path) -> tuple[float, ...] | None:
@@ -172,30 +173,44 @@ def write(path: Path, file: BinaryIO, codes: np.ndarray, grid: Grid | None) -> N
                 hint="A mask must have the size of its image.",
             )
         codes = codes.reshape(grid.shape)
-    image = itk.GetImageFromArray(codes)
-    if grid is not None:
-        image.SetSpacing(grid.spacing_mm[::-1])
-        image.SetOrigin(grid.origin_mm)
-        image.SetDirection(grid.direction)
     suffix = next(suffix for suffix in WRITABLE if path.name.lower().endswith(suffix))
+    image = itk.GetImageFromArray(codes)
+    unit: LengthUnit = "mm"
+    if grid is not None:
+        # ITK writes mm only, so that a header in another unit is corrected afterwards.
+        unit = grid.unit if suffix.startswith(".nii") and grid.unit else "mm"
+        image.SetSpacing([length / UNIT_MM[unit] for length in grid.spacing_mm[::-1]])
+        image.SetOrigin([length / UNIT_MM[unit] for length in grid.origin_mm])
+        image.SetDirection(grid.direction)
+    file.write(_packed(path, image, suffix, unit))
+
+
+def _packed(path: Path, image: Any, suffix: str, unit: LengthUnit) -> bytes:
+    """Return the file of an ITK image whose lengths have a unit."""
+    itk = load_itk(path)
+    is_corrected = unit != "mm"
     with tempfile.TemporaryDirectory() as folder:  # ITK can only write to a path.
-        written = Path(folder, f"mask{suffix}")
+        written = Path(folder, "mask.nii" if is_corrected else f"mask{suffix}")
         try:
-            itk.WriteImage(image, str(written), suffix != ".nii")
+            itk.WriteImage(image, str(written), written.suffix != ".nii")
         except RuntimeError as error:
             raise DataError(
                 f"{path}: the mask cannot be written ({files.last_line(error)}).",
                 code="write_failed",
                 hint="Choose the format .mha.",
             ) from None
-        file.write(written.read_bytes())
+        content = written.read_bytes()
+    if not is_corrected:
+        return content
+    content = nifti.with_unit(content, unit)
+    return gzip.compress(content, mtime=0) if suffix == ".nii.gz" else content
 
 
 @contextmanager
 def _opened(
     path: Path, *, is_header_only: bool = False
-) -> Iterator[tuple[Any, tuple[GridRemark, ...]]]:
-    """Yield ITK's reader for a file whose header was checked, and what was corrected in it.
+) -> Iterator[tuple[Any, tuple[GridRemark, ...], LengthUnit]]:
+    """Yield ITK's reader for a file whose header was checked, its corrections, and its unit.
 
     Args:
         is_header_only: Whether the pixels will not be read.
@@ -212,7 +227,7 @@ def _opened(
     if header is None:
         reader.SetFileName(str(path))
         try:
-            yield reader, () if itk_headers.states_spacing(path) else ("no_spacing",)
+            yield reader, () if itk_headers.states_spacing(path) else ("no_spacing",), "mm"
         except RuntimeError as error:
             if "spacing" not in str(error):
                 raise
@@ -226,7 +241,7 @@ def _opened(
     read_as = nifti.readable_by_itk(path, header, is_header_only=is_header_only)
     with read_as as (readable, remarks):
         reader.SetFileName(str(readable))
-        yield reader, remarks
+        yield reader, remarks, header.unit
 
 
 def load_itk(path: Path) -> Any:
@@ -240,7 +255,7 @@ def load_itk(path: Path) -> Any:
     return itk
 
 
-def _grid_of(path: Path, image: Any, remarks: tuple[GridRemark, ...]) -> Grid:
+def _grid_of(path: Path, image: Any, remarks: tuple[GridRemark, ...], unit: LengthUnit) -> Grid:
     """Return the grid of an ITK image, or of a reader that has read its header."""
     axes = image.GetDimension()
     if axes == 5 and image.GetSize()[3] > 1:
@@ -265,6 +280,7 @@ def _grid_of(path: Path, image: Any, remarks: tuple[GridRemark, ...]) -> Grid:
         direction=tuple(float(cosine) for cosine in direction),
         is_positioned=any(origin) or not _is_plain(direction, used),
         remarks=remarks,
+        unit=unit,
     )
 
 

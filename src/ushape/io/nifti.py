@@ -19,7 +19,7 @@ import numpy as np
 
 from ushape.errors import DataError
 from ushape.io.files import damaged
-from ushape.types import GridRemark
+from ushape.types import GridRemark, LengthUnit
 
 MAX_SHEAR = 0.02
 """Largest cosine between two axes of a file (about 1 degree) that is corrected. A scan with a
@@ -56,6 +56,8 @@ class NiftiHeader:
 
     spacing: tuple[float, ...]
     """Spacing along x, y and z."""
+
+    unit: LengthUnit
 
     mirror: float
     """-1 if the third axis of the quaternion is reversed."""
@@ -155,6 +157,7 @@ def _parse(
         kind=int(field("datatype")[0]),
         start=int(start) if math.isfinite(start) else -1,
         spacing=field("pixdim")[1:4],
+        unit=UNITS.get(int(field("units")[0]) & UNIT_BITS, ""),
         mirror=field("pixdim")[0],
         quaternion=field("quaternion"),
         qform=int(qform),
@@ -163,6 +166,12 @@ def _parse(
         matrix=np.reshape(field("srow"), (3, 4)).astype(np.float64),
     )
 
+
+UNITS: dict[int, LengthUnit] = {1: "meter", 2: "mm", 3: "micron"}
+"""Unit of lengths by its code in the header."""
+
+UNIT_BITS = 7
+"""Bits of the field with this code; the others are the unit of time."""
 
 DTYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
@@ -210,6 +219,15 @@ def header_like(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> tuple[by
     struct.pack_into(f"{header.order}h", written, 68, 0)  # What the values mean.
     struct.pack_into(f"{header.order}2f", written, 124, 0, 0)  # Range in which they are shown.
     return bytes(written), dtype.newbyteorder(cast(Any, header.order))
+
+
+def with_unit(content: bytes, unit: LengthUnit) -> bytes:
+    """Return an uncompressed file of version 1 that states another unit for the same numbers."""
+    code = next(code for code, name in UNITS.items() if name == unit)
+    kind, place = _PLACES_1["units"]
+    stated = struct.unpack_from(kind, content, place)[0]
+    changed = struct.pack(kind, stated & ~UNIT_BITS | code)
+    return content[:place] + changed + content[place + len(changed) :]
 
 
 @contextmanager

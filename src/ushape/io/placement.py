@@ -12,7 +12,7 @@ from scipy import ndimage
 from ushape.errors import DataError
 from ushape.formatting import size_text
 from ushape.io.itk import axes_kept
-from ushape.types import Grid, GridRemark, MaskPixels
+from ushape.types import UNIT_MM, Grid, GridRemark, MaskPixels
 
 MAX_DRIFT_PX = 0.05
 """Largest distance of two pixel centers that are the same, anywhere in the image."""
@@ -44,6 +44,7 @@ def place_on(image: Grid, mask: MaskPixels, path: Path) -> MaskPixels:
     is_one_plane = own is not None and mask.codes.size == math.prod(own.shape)
     if own is None or not is_one_plane or len(own.shape) != len(image.shape):
         return mask
+    own = _in_unit_of(image, own)
     found = {*image.remarks, *own.remarks}
     step = _index_map(image, own)
     remark = compare_grids(image, own)
@@ -66,6 +67,22 @@ def place_on(image: Grid, mask: MaskPixels, path: Path) -> MaskPixels:
     return replace(mask, codes=placed, grid=replace(image, remarks=()), remarks=frozenset(found))
 
 
+def _in_unit_of(image: Grid, mask: Grid) -> Grid:
+    """Return the mask's grid with its numbers in the unit of the image, if one file states no unit.
+
+    Programs that copy the matrix of an image, but not its unit, write such masks.
+    """
+    if image.unit and mask.unit:
+        return mask
+    factor = UNIT_MM[image.unit] / UNIT_MM[mask.unit]
+    return replace(
+        mask,
+        spacing_mm=tuple(factor * length for length in mask.spacing_mm),
+        origin_mm=tuple(factor * length for length in mask.origin_mm),
+        unit=image.unit,
+    )
+
+
 def _index_map(image: Grid, mask: Grid) -> np.ndarray:
     """Return the matrix (D, D + 1) from indices of the image to indices of the mask."""
     last = [*[0.0] * len(image.shape), 1.0]
@@ -78,6 +95,7 @@ def compare_grids(image: Grid, mask: Grid) -> GridRemark | None:
     """Return how the grids differ; None if they are the same, or if only their sizes differ."""
     if len(image.shape) != len(mask.shape):
         return None
+    mask = _in_unit_of(image, mask)
     step = _index_map(image, mask)
     is_same_shape = image.shape == mask.shape
     identity = np.eye(len(image.shape), len(image.shape) + 1)

@@ -8,7 +8,8 @@ import SimpleITK
 from codes import raises_code
 from ushape import io
 from ushape.errors import DataError
-from ushape.io.streaming import read_spacing
+from ushape.io.placement import place_on
+from ushape.io.streaming import open_band_writer, read_spacing
 from ushape.types import MaskEncoding
 
 VOLUME = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
@@ -169,3 +170,55 @@ def test_negative_spacing_beside_a_matrix_gives_way_to_it(save):
     )
     assert io.read(path).spacing_mm == pytest.approx((3, 2, 2))
     assert io.read(path).grid.remarks == ()
+
+
+UNIT_AFFINE = np.array([[-500.0, 0, 0, 7000], [0, 500, 0, -20], [0, 0, 2000, 30], [0, 0, 0, 1]])
+
+
+def save_in_unit(path, array, affine, unit):
+    nibabel = pytest.importorskip("nibabel")
+    image = nibabel.Nifti1Image(array, affine)
+    image.header.set_xyzt_units(unit, "sec")
+    nibabel.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(("unit", "length_mm"), [("micron", 1e-3), ("meter", 1e3), ("mm", 1)])
+def test_written_masks_have_the_unit_of_their_image(unit, length_mm, suffix, tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    path = save_in_unit(tmp_path / "image.nii", VOLUME.T, UNIT_AFFINE, unit)
+    spacing_mm = np.array([2000, 500, 500]) * length_mm
+    assert io.read(path).spacing_mm == pytest.approx(spacing_mm)
+    codes = (VOLUME % 2).astype(np.uint8)
+    whole, bands = tmp_path / f"whole{suffix}", tmp_path / f"bands{suffix}"
+    io.write_mask(whole, codes, MaskEncoding(), like=path)
+    with open_band_writer(bands, codes.shape, MaskEncoding(suffix=suffix), path) as writer:
+        writer.write(codes)
+    for written in (whole, bands):
+        mask = nibabel.load(written)
+        assert mask.affine == pytest.approx(UNIT_AFFINE, rel=1e-6)
+        assert mask.header.get_xyzt_units()[0] == unit
+        assert mask.header.get_zooms() == pytest.approx((500, 500, 2000))
+        assert (codes == np.asarray(mask.dataobj).T).all()
+        found = SimpleITK.ReadImage(str(written))
+        assert found.GetSpacing() == pytest.approx(spacing_mm[::-1])
+        assert found.GetOrigin() == pytest.approx(np.array([-7000, 20, 30]) * length_mm)
+    io.write_mask(tmp_path / "m.nrrd", codes, MaskEncoding(), like=path)  # Always in mm.
+    found = SimpleITK.ReadImage(str(tmp_path / "m.nrrd"))
+    assert found.GetSpacing() == pytest.approx(spacing_mm[::-1])
+
+
+@pytest.mark.parametrize("units", [("micron", "unknown"), ("unknown", "micron"), ("mm", "unknown")])
+def test_mask_without_a_unit_has_that_of_its_image(units, tmp_path):
+    """As saved by `nibabel.Nifti1Image(mask, image.affine)`."""
+    truth = (VOLUME % 2).astype(np.uint8)
+    image = save_in_unit(tmp_path / "image.nii.gz", VOLUME.T, UNIT_AFFINE, units[0])
+    mirrored = UNIT_AFFINE.copy()
+    mirrored[:, 3] += (VOLUME.shape[2] - 1) * mirrored[:, 0]
+    mirrored[:, 0] *= -1
+    for affine, stored in ((UNIT_AFFINE, truth), (mirrored, truth[..., ::-1])):
+        mask = save_in_unit(tmp_path / "mask.nii.gz", stored.T, affine, units[1])
+        placed = place_on(io.read_grid(image), io.read_mask(mask), mask)
+        assert (placed.codes == truth).all()
+    assert placed.remarks == {"reoriented"}
