@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ushape.errors import DataError, require_package
-from ushape.io import files, itk_headers, nifti
+from ushape.io import files, itk_headers, nifti, nifti_header
 from ushape.types import UNIT_MM, Box, Grid, GridRemark, LengthUnit, Pixels, RowReader
 
 ITK_READERS = {
@@ -88,8 +88,8 @@ def open_rows(path: Path) -> RowReader | None:
     """
     if not path.name.lower().endswith(".nii"):
         return None
-    header = nifti.read_header(path)
-    dtype = nifti.plain_dtype(header)
+    header = nifti_header.read_header(path)
+    dtype = nifti_header.plain_dtype(header)
     if dtype is None or header.version != 1:
         return None
     shape, grid = header.lengths[2::-1], read_grid(path)
@@ -126,7 +126,7 @@ def count_time_points(path: Path) -> int:
         DataError: as for `read`.
     """
     with files.reading(path):
-        header = nifti.read_header(path)
+        header = nifti_header.read_header(path)
         return header.lengths[3] if header.axes == 4 else 1
 
 
@@ -217,7 +217,7 @@ def _opened(
     """
     suffix = next(suffix for suffix in ITK_READERS if path.name.lower().endswith(suffix))
     itk = load_itk(path)
-    header: nifti.NiftiHeader | None
+    header: nifti_header.NiftiHeader | None
     if is_header_only and suffix == ".nii":
         header = itk_headers.check_nifti(path, is_header_only=True)
     else:

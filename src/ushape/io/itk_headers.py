@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ushape.errors import DataError
-from ushape.io import nifti
+from ushape.io import nifti_header
 from ushape.io.files import check_claim, damaged
 
 MAX_HEADER = 2**20
@@ -45,7 +45,7 @@ META_BYTES = {
 """Bytes per value by MetaImage's name of the type."""
 
 
-def check_nifti(path: Path, *, is_header_only: bool = False) -> nifti.NiftiHeader:
+def check_nifti(path: Path, *, is_header_only: bool = False) -> nifti_header.NiftiHeader:
     """Return the header of a file, packed or not.
 
     Args:
@@ -55,7 +55,7 @@ def check_nifti(path: Path, *, is_header_only: bool = False) -> nifti.NiftiHeade
     Raises:
         DataError: unless the file is NIfTI 1 or 2 and contains what it claims.
     """
-    header = nifti.read_header(path)
+    header = nifti_header.read_header(path)
     if not 1 <= header.axes <= 7:
         raise damaged(path, f"the header states {header.axes} axes")
     if header.kind not in NIFTI_BYTES:
@@ -200,7 +200,7 @@ def _data_file(path: Path, name: str) -> Path:
     return data
 
 
-HEADER_CHECKS: dict[str, Callable[[Path], nifti.NiftiHeader | None]] = {
+HEADER_CHECKS: dict[str, Callable[[Path], nifti_header.NiftiHeader | None]] = {
     ".nii": check_nifti,
     ".nii.gz": check_nifti,
     ".nrrd": check_nrrd,
