@@ -151,13 +151,14 @@ def read_objects(case: Case, space: LabelSpace) -> np.ndarray | None:
         stated, classes = mask.instances.numbers, space.classes_of(mask.codes, mask.encoding)
         others = label_objects(np.where(stated > 0, 0, classes)).labels
         return np.where(others > 0, others + mask.instances.stated, stated)
-    if space.threshold != 1:
+    if space.threshold is None:
         return None
-    is_object = mask.codes > 0
+    is_object = mask.codes >= space.threshold
     if space.ignore is not None:
         is_object &= mask.codes != space.ignore
     numbers = _in_order(np.where(is_object, mask.codes, 0))
-    return numbers if numbers.max(initial=0) > 1 else None
+    # Without a decision for the whole data set, a single value marks the foreground.
+    return numbers if space.has_instances or numbers.max(initial=0) > 1 else None
 
 
 def find_true_objects(case: Case, classes: np.ndarray, space: LabelSpace) -> np.ndarray:

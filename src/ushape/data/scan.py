@@ -334,8 +334,8 @@ def describe_dataset(stats: DatasetStats) -> list[str]:
             for region in space.regions
         )
         lines.append(f"Regions, which are predicted independently: {listed}.")
-    if space.has_instances:
-        counts = [one.instances.visible for one in stats.readable if one.instances is not None]
+    counts = [one.instances.visible for one in stats.readable if one.instances is not None]
+    if space.has_instances and counts:
         lines.append(
             f"Objects: {pluralize(sum(counts), 'object')} as annotated, up to {max(counts)} in an "
             "image. To count connected parts instead: --set labels.instances=false."

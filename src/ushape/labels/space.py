@@ -67,7 +67,7 @@ class LabelSpace:
 
     has_instances: bool | None = None
     """Whether masks state the objects, beside their class or by their values; null: if the
-    threshold is 1, which is how values that number objects are read."""
+    threshold is 1, which is how values that number objects are read, and a mask has several."""
 
     has_distance: bool = False
     """Whether the network has a further output after the K channels: the distance to the border of
@@ -85,6 +85,10 @@ class LabelSpace:
     def states_objects(self) -> bool:
         """Whether the annotated objects are those that masks state, not connected parts."""
         return self.threshold == 1 if self.has_instances is None else self.has_instances
+
+    def is_object_id(self, value: int) -> bool:
+        """Return whether a mask value is the number of an object, if masks number them."""
+        return self.threshold is not None and value >= self.threshold and value != self.ignore
 
     @property
     def is_binary(self) -> bool:

@@ -30,6 +30,7 @@ from ushape.data.mask_values.objects import (
     are_object_ids,
     find_overlaps,
     may_be_object_ids,
+    number_objects,
     state_objects,
 )
 from ushape.data.mask_values.reading import MaskReading, find_equal_foreground, read_values
@@ -115,10 +116,10 @@ def _with_objects(
     cases: Sequence[CaseStats], space: LabelSpace, labels: LabelConfig, notes: list[ValueNote]
 ) -> LabelSpace:
     """Return the space with the decision whether annotations state objects beside the classes."""
-    if state_objects(cases, labels.instances):
-        space = replace(space, has_instances=True)
-    elif labels.instances is False:
+    if labels.instances is False:
         return replace(space, has_instances=False)
+    if state_objects(cases, labels.instances) or number_objects(cases, space):
+        space = replace(space, has_instances=True)
     notes += find_overlaps(cases) if space.states_objects else []
     return space
 

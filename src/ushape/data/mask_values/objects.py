@@ -10,7 +10,7 @@ import numpy as np
 from ushape.data.case_stats import MAX_PARTS, CaseStats
 from ushape.data.mask_values.notes import ValueNote, note_overlap
 from ushape.data.mask_values.reading import MaskReading
-from ushape.labels import IGNORE
+from ushape.labels import IGNORE, LabelSpace
 
 MIN_OBJECTS = 4
 """Smallest number of objects in a mask from which its values are regarded as object ids."""
@@ -128,6 +128,18 @@ def state_objects(cases: Sequence[CaseStats], wanted: bool | None) -> bool:
     visible = sum(one.visible for one in known)
     is_whole = sum(one.parts for one in known) <= MAX_PARTS * visible
     return is_whole and any(one.recurring for one in known)
+
+
+def number_objects(cases: Sequence[CaseStats], space: LabelSpace) -> bool:
+    """Return whether the values of masks that are read as object ids number objects.
+
+    They do if any mask has more than one of them. An id of several parts is then one object in all
+    masks. Masks of a single value mark the foreground; their objects are its connected parts.
+    """
+    if space.threshold is None or not space.states_objects:
+        return False
+    counts = [one.value_counts for one in cases if one.instances is None]
+    return any(sum(map(space.is_object_id, own)) > 1 for own in counts)
 
 
 def find_overlaps(cases: Sequence[CaseStats]) -> list[ValueNote]:

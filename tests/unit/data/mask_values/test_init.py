@@ -10,7 +10,7 @@ from codes import raises_code
 from ushape.data.classes.names import StatedClasses
 from ushape.data.mask_values import interpret_masks
 from ushape.data.reading import find_true_objects, read_classes
-from ushape.data.scan import scan_dataset
+from ushape.data.scan import describe_dataset, scan_dataset
 from ushape.errors import ConfigError
 from ushape.labels import IGNORE, LabelConfig
 
@@ -213,6 +213,28 @@ def test_object_ids_are_foreground(scan):
     assert notes(stats) == {"object_ids"}
     assert stats.space.names == ("background", "foreground")
     assert stats.class_pixels(stats.readable[1])[1] == (disks(1, count=4) > 0).sum()
+
+
+def test_an_id_of_several_parts_is_one_object_in_each_mask(scan):
+    def draw(number):
+        ids = np.zeros((40, 40), np.uint8)
+        ids[2:5, 2:5] = ids[20:23, 20:23] = 7  # An object that another one hides in the middle.
+        if number == 3:
+            ids[30:33, 2:5] = 9
+        return ids
+
+    stats = scan(draw, instances=True)
+    for number, count in ((0, 1), (3, 2)):
+        classes = classes_of(stats, number)
+        case = stats.case_stats[number].case
+        assert find_true_objects(case, classes, stats.space).max() == count
+    assert describe_dataset(stats)
+
+
+def test_masks_of_one_value_have_connected_parts_as_objects(scan):
+    stats = scan(lambda number: 255 * disks(number), instances=True)
+    classes = classes_of(stats, 0)
+    assert find_true_objects(stats.case_stats[0].case, classes, stats.space).max() == 3
 
 
 def test_equally_many_object_ids_are_foreground_if_there_are_fewer_class_indices(scan):
