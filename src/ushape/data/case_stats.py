@@ -138,8 +138,9 @@ class CaseStats:
     """The same two numbers for the parts of each mask value; empty if there are more than 256."""
 
     centers: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
-    """Center of all pixels of each mask value above 0, as fractions of S, if there are more than 8
-    values (or 2, if most of them are a single part), but at most 256."""
+    """Center of all pixels of each mask value above 0, or above a negative lowest one, as fractions
+    of S, if there are more than 8 values (or 2, if most of them are a single part), but at most
+    256."""
 
     instances: InstanceStats | None = None
     """Statistics of the annotated objects, if the mask states them beside their class."""

@@ -40,8 +40,9 @@ def count_values(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def parts_per_value(codes: np.ndarray, values: np.ndarray, most: int = 24) -> float:
     """Return the mean number of connected parts as in `CaseStats`; 0 if they are not counted."""
-    if not 3 <= len(values) <= MAX_IDS or codes.min() < 0:
+    if not 3 <= len(values) <= MAX_IDS:
         return 0.0
+    codes, values, _ = _from_zero(codes, values)
     shown = values[1:][values[1:] > 0][:: max(1, len(values) // most)]
     # Few of the values are located: a list of the boxes of all ids up to a million is slow.
     if values[-1] <= MAX_IDS:
@@ -54,6 +55,14 @@ def parts_per_value(codes: np.ndarray, values: np.ndarray, most: int = 24) -> fl
     boxes = ndimage.find_objects(chosen)
     parts = [ndimage.label(chosen[box] == place)[1] for place, box in enumerate(boxes, start=1)]
     return sum(parts) / max(1, len(parts))
+
+
+def _from_zero(codes: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return a mask and its values with the lowest one at 0 if it is negative, and that value."""
+    lowest = min(0, int(values[0]))
+    if lowest == 0:
+        return codes, values, 0
+    return codes.astype(np.int64) - lowest, values.astype(np.int64) - lowest, lowest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,11 +175,12 @@ def measure_instances(codes: np.ndarray, instances: Instances) -> InstanceStats:
 
 
 def centers_of_values(codes: np.ndarray, values: np.ndarray) -> dict[int, tuple[float, ...]]:
-    """Return the center of each value above 0, as in `CaseStats`.
+    """Return the center of each value above 0, or above a negative lowest one, as in `CaseStats`.
 
     Shapes:
         codes: (*S) mask values; values: all of them in ascending order.
     """
+    codes, values, lowest = _from_zero(codes, values)
     inside = np.flatnonzero(codes > 0)
     ranks = np.searchsorted(values, codes.ravel()[inside])
     pixels = np.maximum(1, np.bincount(ranks, minlength=len(values)))
@@ -181,7 +191,9 @@ def centers_of_values(codes: np.ndarray, values: np.ndarray) -> dict[int, tuple[
     ]
     rows = np.stack(centers, axis=1).tolist()
     return {
-        value: tuple(row) for value, row in zip(values.tolist(), rows, strict=True) if value > 0
+        value + lowest: tuple(row)
+        for value, row in zip(values.tolist(), rows, strict=True)
+        if value > 0
     }
 
 

@@ -156,7 +156,8 @@ def read_objects(case: Case, space: LabelSpace) -> np.ndarray | None:
     is_object = mask.codes >= space.threshold
     if space.ignore is not None:
         is_object &= mask.codes != space.ignore
-    numbers = _in_order(np.where(is_object, mask.codes, 0))
+    ids = mask.codes if space.threshold > 0 else mask.codes.astype(np.int64) + 1 - space.threshold
+    numbers = _in_order(np.where(is_object, ids, 0))
     # Without a decision for the whole data set, a single value marks the foreground.
     return numbers if space.has_instances or numbers.max(initial=0) > 1 else None
 

@@ -368,7 +368,8 @@ def _describe_channels(first: CaseStats) -> str:
 def _describe_values(stats: DatasetStats) -> str:
     space, shares = stats.space, class_shares(stats)
     listed = [f"{shown} = {name} ({share_text(share)})" for shown, name, share in shares]
-    if space.threshold == 1 and (numbers := sorted(set(stats.value_counts) - {0, space.ignore})):
+    numbers = sorted(filter(space.is_object_id, stats.value_counts))
+    if space.numbers_objects and numbers:
         # The values of the two classes are those of predictions; masks number their objects.
         span = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"{numbers[0]}"
         listed[1] = f"{span} = {shares[1][1]}, as numbers of objects ({share_text(shares[1][2])})"

@@ -86,6 +86,11 @@ class LabelSpace:
         """Whether the annotated objects are those that masks state, not connected parts."""
         return self.threshold == 1 if self.has_instances is None else self.has_instances
 
+    @property
+    def numbers_objects(self) -> bool:
+        """Whether mask values from the threshold on may be the numbers of objects."""
+        return self.threshold is not None and self.states_objects
+
     def is_object_id(self, value: int) -> bool:
         """Return whether a mask value is the number of an object, if masks number them."""
         return self.threshold is not None and value >= self.threshold and value != self.ignore

@@ -198,8 +198,7 @@ def _count_numbers(case_stats: Sequence[CaseStats], stats: DatasetStats) -> floa
     stated = [one.instances.visible for one in case_stats if one.instances is not None]
     if stated:
         return _median([count for count in stated if count])
-    ignored = {0, stats.space.ignore}
-    counts = [len(set(one.value_counts) - ignored) for one in case_stats]
+    counts = [sum(map(stats.space.is_object_id, one.value_counts)) for one in case_stats]
     several = [count for count in counts if count]
     # A mask of classes, read with a threshold, has a single value.
     return _median(several) if max(counts, default=0) > 1 else 0.0
@@ -214,7 +213,7 @@ def _objects_of(one: CaseStats, space: LabelSpace) -> tuple[int, float]:
 
 def _joined_share(case_stats: Sequence[CaseStats], space: LabelSpace) -> float:
     """Return the share of stated objects that touch another one of their class, or 1."""
-    if space.threshold == 1:
+    if space.numbers_objects:
         return 1.0
     known = [one.instances for one in case_stats if one.instances is not None]
     visible = sum(one.visible for one in known)
@@ -231,7 +230,8 @@ def _measure_touching(case_stats: Sequence[CaseStats], stats: DatasetStats) -> f
         for one in case_stats
         if one.objects and 2 * sum(stats.class_pixels(one)) > math.prod(one.mask_shape)
     ]
-    if stats.space.threshold == 1 or _median([one.objects for one in annotated]) <= MANY_OBJECTS:
+    is_united = stats.space.threshold == 1 or stats.space.numbers_objects
+    if is_united or _median([one.objects for one in annotated]) <= MANY_OBJECTS:
         return 0.0
     step = -(-len(annotated) // MAX_COMPARED)
     shares = []

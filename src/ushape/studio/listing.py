@@ -345,7 +345,8 @@ def _meaning_of(
 ) -> np.ndarray:
     if not are_objects:
         return space.classes_of(codes, encoding)
-    numbers = codes.astype(np.uint32)
+    lowest = 1 if space.threshold is None else space.threshold
+    numbers = np.maximum(codes.astype(np.int64) - (lowest - 1), 0).astype(np.uint32)
     if space.ignore is not None:
         numbers[codes == space.ignore] = NO_OBJECT
     return numbers

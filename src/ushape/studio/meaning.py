@@ -78,6 +78,8 @@ def target_of(space: LabelSpace, encoding: MaskEncoding, cases: Sequence[Case]) 
     masks = [case.mask for case in cases if case.mask is not None]
     are_objects = space.states_objects and len(space.values) == 2
     has_free_values = are_objects or (space.threshold is None and not space.nearest)
+    # Predicted objects are written with the background 0, which is an object from threshold 0 on.
+    has_free_values = has_free_values and space.threshold in (None, 1)
     if has_free_values and all(isinstance(mask, Path) and _is_writable(mask) for mask in masks):
         return MaskTarget(space=space, encoding=encoding, are_objects=are_objects)
     if are_objects:

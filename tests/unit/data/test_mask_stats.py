@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ushape.data.mask_stats import (
+    centers_of_values,
     count_values,
     measure_instances,
     measure_objects,
@@ -55,6 +56,17 @@ def test_an_instance_that_fills_the_image_and_none():
     assert (found.visible, found.parts, found.size, found.recurring) == (1, 1, 5, 0)
     found = measure_instances(whole * 0, Instances(numbers=whole * 0, stated=0))
     assert (found.visible, found.parts, found.size, found.joined) == (0, 0, 0, 0)
+
+
+def test_a_negative_background_does_not_change_parts_and_centers():
+    codes = np.array([[0, 5, 0, 9], [7, 0, 5, 9]], np.int8)
+    moved = np.where(codes == 0, -1, codes)
+    assert parts_per_value(moved, np.unique(moved)) == parts_per_value(codes, np.unique(codes))
+    centers = centers_of_values(codes, np.unique(codes))
+    assert centers_of_values(moved, np.unique(moved)) == centers
+    with_zero = np.where(codes == 5, 0, moved)
+    found = centers_of_values(with_zero, np.unique(with_zero))
+    assert found == {0: centers[5], 7: centers[7], 9: centers[9]}
 
 
 def test_parts_per_value_of_ids_above_a_million():

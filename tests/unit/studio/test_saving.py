@@ -207,6 +207,26 @@ def test_numbers_of_objects_are_saved_as_numbers(tmp_path, open_studio):
     assert set(np.unique(saved.codes)) == {0, 2, 3, 4, 5, 6, 7}
 
 
+def test_object_ids_beside_a_negative_background_are_numbered_from_1(tmp_path, open_studio):
+    for number in range(3):
+        write_image(tmp_path / "images" / f"{number}.png", number)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        mask = blocks(1, 2, 3, dtype=np.int32) - 1  # The ids 0, 1 and 2 on -1.
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{number}.tif")
+    (tmp_path / "ushape.yaml").write_text("labels.instances: true")
+    client = open_studio(tmp_path)
+    project, first = client.studio.project, client.ids[0]
+    assert project.mode == "objects"
+    labels = project.annotation(first).read([(0, size) for size in (1, *SHAPE)])[0]
+    assert (labels == blocks(1, 2, 3)).all()
+    assert client.edit(first, "brush", [25, 20], radius=2).json()["objects"] == 4
+    # A mask with the background 0 cannot replace one in which 0 is an object.
+    assert io.read_mask(project.masks.for_training(first)).codes.max() == 4
+    assert (
+        io.read_mask(tmp_path / "masks" / "0.tif").codes == blocks(1, 2, 3).astype(int) - 1
+    ).all()
+
+
 def test_corrected_masks_are_separate_if_a_threshold_divides_the_values(tmp_path, open_studio):
     # With every value from 0 to 255, no value is left for a new class or for missing pixels.
     for number in range(3):

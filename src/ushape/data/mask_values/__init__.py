@@ -219,9 +219,13 @@ def _are_ids(cases: Sequence[CaseStats], labels: LabelConfig) -> bool:
 
 
 def _unite_objects(reading: MaskReading, labels: LabelConfig) -> tuple[LabelSpace, str]:
-    """Return a space of two classes in which each value above 0 is foreground."""
+    """Return a space of two classes in which each value above the background is foreground."""
+    lowest = reading.background + 1
     space, _ = find_label_space(reading.total, replace(labels, threshold=1))
-    return space, "object ids, all of them foreground"
+    if lowest == 1:
+        return space, "object ids, all of them foreground"
+    space = replace(space, threshold=lowest, has_instances=True)
+    return space, f"object ids from {lowest}, all of them foreground"
 
 
 def _unite(

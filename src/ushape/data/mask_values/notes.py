@@ -98,7 +98,7 @@ def note_soft(reading: MaskReading, soft: SoftClasses) -> ValueNote:
 
 def note_objects(reading: MaskReading) -> ValueNote:
     """Return the note that object ids are read as foreground."""
-    most = max(len(set(stats.value_counts) - {0}) for stats in reading.cases)
+    most = max(map(len, reading.ids))
     return ValueNote(
         check="object_ids",
         text="The masks contain object ids instead of classes: each value is one connected object, "
@@ -111,7 +111,7 @@ def note_objects(reading: MaskReading) -> ValueNote:
 
 def note_possible_objects(reading: MaskReading) -> ValueNote:
     """Return the note that values that are read as classes may number objects."""
-    values = sorted(set(reading.total) - {0, reading.ignore})
+    values = sorted(set(reading.total) - {reading.background, reading.ignore})
     text = (
         f"The mask values {values_text(values)} are read as classes, but they may be numbers of "
         "objects: in nearly every mask, each value is one connected object, and its place varies "

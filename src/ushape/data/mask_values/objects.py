@@ -51,12 +51,14 @@ def are_object_ids(reading: MaskReading) -> bool:
     """
     if reading.are_colors:
         return False
+    if min(reading.total, default=0) < min(0, reading.background):
+        return False
     several = [stats for stats in reading.cases if stats.parts_per_value]
     if not several or len(several) < len(reading.cases) / 2:
         return False
     if np.median([stats.parts_per_value for stats in several]) > MAX_PARTS:
         return False
-    numbers = [sorted(set(stats.value_counts) - {0, reading.ignore}) for stats in several]
+    numbers = _ids_of_several(reading)
     highest = {own[-1] for own in numbers}
     if max(map(len, numbers)) < MIN_OBJECTS:
         return False
@@ -83,7 +85,9 @@ def may_be_object_ids(reading: MaskReading) -> bool:
     several = [stats for stats in reading.cases if stats.parts_per_value]
     if len(several) < max(MIN_MASKS, MOSTLY * len(reading.cases)):
         return False
-    numbers = [sorted(set(stats.value_counts) - {0, reading.ignore}) for stats in several]
+    if min(reading.total, default=0) < min(0, reading.background):
+        return False
+    numbers = _ids_of_several(reading)
     is_whole = [stats.parts_per_value <= MAX_PARTS for stats in several]
     if max(map(len, numbers)) < MIN_OBJECTS or np.mean(is_whole) < MOSTLY:
         return False
@@ -92,6 +96,12 @@ def may_be_object_ids(reading: MaskReading) -> bool:
         return sum(count == 1 for count in masks_of.values()) >= MIN_NEW * len(masks_of)
     is_counted = [own == list(range(1, len(own) + 1)) for own in numbers]
     return bool(np.mean(is_counted) >= MOSTLY) and _are_anywhere(several)
+
+
+def _ids_of_several(reading: MaskReading) -> list[list[int]]:
+    """Return the possible object ids of the masks in which connected parts were counted."""
+    pairs = zip(reading.cases, reading.ids, strict=True)
+    return [own for stats, own in pairs if stats.parts_per_value]
 
 
 def _are_anywhere(cases: Sequence[CaseStats]) -> bool:

@@ -17,6 +17,9 @@ from ushape.types import MaskEncoding
 NEARLY_WHITE = 250
 """Lowest gray value that means the same as 255 if no file has both."""
 
+MOSTLY_FRAMED = 0.75
+"""Share of masks with a value at their border above which it is taken for the background."""
+
 
 @dataclass(frozen=True)
 class MaskReading:
@@ -38,6 +41,26 @@ class MaskReading:
     def total(self) -> Counter[int]:
         """Number of pixels of each value over all cases."""
         return _sum(self.counts)
+
+    @cached_property
+    def background(self) -> int:
+        """Value of the background if the others number objects: 0, or a negative lowest value.
+
+        The latter must be the most common one at the border of nearly all masks. Otherwise it may
+        stand for pixels without annotation.
+        """
+        lowest = min(self.total, default=0)
+        framed = sum(stats.frame_value == lowest for stats in self.cases)
+        return lowest if lowest < 0 and framed > MOSTLY_FRAMED * len(self.cases) else 0
+
+    @cached_property
+    def ids(self) -> list[list[int]]:
+        """Values of each mask that may number objects, ascending, so that the first ones are 1."""
+        own = [sorted(set(counts) - {self.background, self.ignore}) for counts in self.counts]
+        if self.background == 0:
+            return own
+        first = min((numbers[0] for numbers in own if numbers), default=1)
+        return [[number - first + 1 for number in numbers] for numbers in own]
 
     @cached_property
     def inner(self) -> Counter[int]:

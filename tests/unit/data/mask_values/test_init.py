@@ -215,6 +215,39 @@ def test_object_ids_are_foreground(scan):
     assert stats.class_pixels(stats.readable[1])[1] == (disks(1, count=4) > 0).sum()
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_object_ids_with_a_negative_background_are_foreground(scan, first):
+    def draw(number):
+        ids = ndimage.label(disks(number, count=3 + number % 4))[0]
+        return np.where(ids == 0, -1, ids + first - 1).astype(np.int32)
+
+    stats = scan(draw, suffix=".tif")
+    assert notes(stats) == {"object_ids"}
+    assert "up to 6 objects" in stats.value_notes[0].text
+    assert stats.space.names == ("background", "foreground")
+    for number in range(4):
+        classes = classes_of(stats, number)
+        assert (classes == (disks(number, count=3 + number % 4) > 0)).all()
+        objects = find_true_objects(stats.case_stats[number].case, classes, stats.space)
+        assert (objects == ndimage.label(classes)[0]).all()
+    assert any(f"{first} to {first + 5} = foreground" in line for line in describe_dataset(stats))
+    stated = scan(draw, suffix=".tif", instances=True)
+    assert stated.space == stats.space
+
+
+def test_a_negative_value_inside_of_masks_is_not_the_background(scan):
+    def draw(number):
+        ids = ndimage.label(disks(number, count=3 + number % 4))[0].astype(np.int32)
+        ids[30:34, 30:34] = -1  # Not annotated.
+        return ids
+
+    assert "object_ids" not in notes(scan(draw, suffix=".tif"))
+    stats = scan(draw, suffix=".tif", instances=True)
+    assert stats.space.threshold == 1
+    assert classes_of(stats, 0).max() == 1
+    assert (classes_of(stats, 0)[30:34, 30:34] == 0).all()
+
+
 def test_an_id_of_several_parts_is_one_object_in_each_mask(scan):
     def draw(number):
         ids = np.zeros((40, 40), np.uint8)
