@@ -151,6 +151,15 @@ def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:
         is_fraction = ~np.isfinite(values) | (np.abs(values - np.rint(values)) > ROUNDING)
     if is_fraction.any():
         fractions = values[is_fraction]
+        if np.isnan(fractions).all():
+            raise DataError(
+                f"{path}: {pluralize(fractions.size, 'value')} of the mask are not a number (NaN).",
+                code="mask_not_integer",
+                hint="If NaN is the background, replace it by 0, for example with "
+                "numpy.nan_to_num, and save the mask as integers. If it marks pixels without "
+                "annotation, replace it by an unused value, and exclude that with "
+                "--set labels.ignore=VALUE.",
+            )
         raise DataError(
             f"{path}: {pluralize(fractions.size, 'value')} of the mask are not whole numbers, "
             f"for example {fractions.flat[0]:g}.",

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 from PIL import Image
 
@@ -161,3 +162,25 @@ def test_large_values_that_64_bit_integers_hold_are_read_exactly(dtype, value, t
     mask = io.read_mask(tmp_path / "m.npy")
     assert np.unique(mask.codes).tolist() == sorted([0, int(dtype(value))])
     assert mask.encoding.dtype == str(np.dtype(dtype))
+
+
+def test_nan_around_labels_is_refused_with_the_way_to_replace_it(tmp_path):
+    codes = np.array([[np.nan, 1, 2], [np.nan, np.nan, 2]], np.float32)
+    np.save(tmp_path / "m.npy", codes)
+    tifffile.imwrite(tmp_path / "m.tif", codes)
+    image = SimpleITK.GetImageFromArray(codes)
+    for suffix in (".nrrd", ".nii.gz"):
+        SimpleITK.WriteImage(image, str(tmp_path / f"m{suffix}"))
+    # ITK reads NaN in NIfTI files as 0.
+    assert io.read_mask(tmp_path / "m.nii.gz").codes.tolist() == [[0, 1, 2], [0, 0, 2]]
+    for suffix in (".npy", ".tif", ".nrrd"):
+        path = tmp_path / f"m{suffix}"
+        with pytest.raises(DataError) as caught:
+            io.read_mask(path)
+        assert caught.value.code == "mask_not_integer"
+        assert "3 values" in caught.value.message
+        assert "nan_to_num" in caught.value.hint
+    np.save(tmp_path / "half.npy", np.where(codes == 1, 0.5, codes))
+    with pytest.raises(DataError) as caught:
+        io.read_mask(tmp_path / "half.npy")
+    assert "nan_to_num" not in caught.value.hint

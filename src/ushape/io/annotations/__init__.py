@@ -31,6 +31,14 @@ from ushape.types import (
     ShapesMask,
 )
 
+BLACK_AND_WHITE = "Masks with soft edges have to be saved as black and white, in a lossless format."
+
+NUMBERED_PART = (
+    "If the values number the objects of a class, masks of several classes cannot be read: black "
+    "and white would join objects that touch. Save objects and classes as COCO or GeoJSON, or "
+    "train a single class with --masks FOLDER --set labels.instances=true."
+)
+
 
 def read_annotation(mask: Mask, image: Path | None = None) -> MaskPixels:
     """Read a mask as one integer code per pixel.
@@ -113,7 +121,7 @@ def _read_parts(mask: MaskParts, image: Path | None) -> MaskPixels:
                 f"{path}: the mask of a single class or object has several values besides 0, for "
                 f"example {values.min()} and {values.max()}.",
                 code="mask_part_values",
-                hint="Save it as black and white, without soft edges, in a lossless format.",
+                hint=BLACK_AND_WHITE if mask.are_objects else f"{NUMBERED_PART} {BLACK_AND_WHITE}",
             )
         if mask.are_objects and values.size:
             canvas.draw((slice(None),) * part.ndim, inside, value)

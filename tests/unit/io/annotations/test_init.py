@@ -27,6 +27,12 @@ def test_read_annotation_refuses_parts_of_other_sizes_and_several_values(parts, 
     io.write_mask(tmp_path / "d.png", np.zeros((3, 3), np.uint8), MaskEncoding())
     with raises_code(DataError, "mask_part_values"):
         read_annotation(MaskParts((tmp_path / "c.png",), (1,)))
+    with pytest.raises(DataError) as numbered:
+        read_annotation(MaskParts((tmp_path / "c.png",), (1,)))
+    assert "labels.instances=true" in numbered.value.hint  # The values may number objects.
+    with pytest.raises(DataError) as single:
+        read_annotation(MaskParts((tmp_path / "c.png",), (1,), are_objects=True))
+    assert "labels.instances" not in single.value.hint
     with raises_code(DataError, "mask_size_mismatch"):
         read_annotation(MaskParts((*parts, tmp_path / "d.png"), (1, 2, 3)))
 
