@@ -25,14 +25,21 @@ class UshapeError(Exception):
         code: Stable name of this kind of error in snake_case, for programs; by default that of
             the class.
         hint: What to do next; empty if nothing can be advised.
+        continuation: How to continue afterwards, as the end of the hint; empty if nothing can be
+            continued. Who knows better replaces it, as of a trial that cannot be continued itself.
     """
 
     default_code: ClassVar[str] = "ushape_error"
 
-    def __init__(self, message: str, *, code: str = "", hint: str = ""):
+    def __init__(self, message: str, *, code: str = "", hint: str = "", continuation: str = ""):
         super().__init__(message)
-        self.message, self.hint = message, hint
+        self.message, self.advice, self.continuation = message, hint, continuation
         self.code = code or self.default_code
+
+    @property
+    def hint(self) -> str:
+        """What to do next, and how to continue afterwards."""
+        return " ".join(filter(None, (self.advice, self.continuation)))
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message

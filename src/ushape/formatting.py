@@ -53,6 +53,11 @@ def command_line() -> str:
     return shlex.join(["ushape" if name in ("ushape", "__main__.py") else name, *arguments])
 
 
+def quoted(path: Path | str) -> str:
+    """Return a path as it is typed in a command; of many names, that is the name itself."""
+    return shlex.quote(str(path))
+
+
 def reason(error: Exception) -> str:
     """Return the first line of an exception's message, without a path that precedes it."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

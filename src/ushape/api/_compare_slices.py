@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,9 @@ from ushape.types import CaseFacts
 
 FAILURES = ("out_of_memory", "loss_not_finite")
 """Codes of errors of a network that cannot be trained, while another one may be."""
+
+BEGIN_AGAIN = "The trials were removed. Run the same command to begin again."
+"""Hint after a trial that has ended early."""
 
 
 class Replan(Protocol):
@@ -87,7 +89,7 @@ def _plan_others(planned: Planned, replan: Replan) -> dict[int | None, Planned]:
             if slices is not None:
                 plans[slices] = replan(slices, Measured())
         except UshapeError as error:
-            error.hint += (
+            error.advice += (
                 f" This was found while planning {name_slices(slices)}; to train in 3D without a "
                 "comparison: --set preprocessing.slices=null."
             )
@@ -99,12 +101,10 @@ def _plan_others(planned: Planned, replan: Replan) -> dict[int | None, Planned]:
 def _trials_removed(run: Run, folder: Path) -> Iterator[None]:
     """Remove the trials at the end, and say after a failure that the command can be repeated."""
     try:
-        with hint_after_interrupt("The trials were removed. Run the same command to begin again."):
+        with hint_after_interrupt(BEGIN_AGAIN):
             yield
     except UshapeError as error:  # The run has no plan yet, so it cannot be resumed.
-        hint = error.hint.replace(f"ushape resume {run.folder}", "the same command")
-        kept = [one for one in re.split(r"(?<=\.) ", hint) if "intact" not in one]
-        error.hint = " ".join([*kept, "The trials were removed."])
+        error.continuation = BEGIN_AGAIN if error.continuation else "The trials were removed."
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -237,18 +237,21 @@ class Team:
         finally:
             if exchange is not None:
                 exchange.put(f"end-{attempt}", True)
-        return result_of(processes.reports, self.count, self._hint_after_loss(request["source"]))
+        return result_of(
+            processes.reports, self.count, self._hint_after_loss(Run(Path(request["source"])))
+        )
 
-    def _hint_after_loss(self, run: str) -> str:
+    def _hint_after_loss(self, run: Run) -> str:
         """Return how to continue a training of which a process was lost."""
         if self.place is not None:
             return (
-                f"Continue from the last epoch: start the same processes with ushape resume {run}. "
-                "If memory ran out, close other programs, or start fewer processes."
+                "Continue from the last epoch: start the same processes with "
+                f"{run.resume_command}. If memory ran out, close other programs, or start fewer "
+                "processes."
             )
         return (
-            f"Continue from the last epoch with: ushape resume {run}. If memory ran out, close "
-            f"other programs, or train on fewer devices: ushape resume {run} --devices "
+            f"Continue from the last epoch with: {run.resume_command}. If memory ran out, close "
+            f"other programs, or train on fewer devices: {run.resume_command} --devices "
             f"{self.count - 1}."
         )
 

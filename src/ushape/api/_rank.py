@@ -57,7 +57,8 @@ def _train_and_report(request: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"kind": "result", "values": asdict(_train(request))}
     except UshapeError as error:
-        values = {"message": error.message, "code": error.code, "hint": error.hint}
+        values = {"message": error.message, "code": error.code, "hint": error.advice}
+        values["continuation"] = error.continuation
         return {"kind": "user_error", "class": type(error).__name__, "values": values}
     except KeyboardInterrupt:
         return {"kind": "interrupt"}

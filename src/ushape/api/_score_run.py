@@ -25,7 +25,7 @@ from ushape.evaluation.breakdown import break_down
 from ushape.evaluation.evaluate_cases import Evaluation, evaluate_cases
 from ushape.evaluation.storage import Report, save_report
 from ushape.evaluation.summary import Summary, summarize
-from ushape.formatting import command_line, pluralize
+from ushape.formatting import command_line, pluralize, quoted
 from ushape.inference.predictor import Predictor
 from ushape.io.files import real_path
 from ushape.labels import LabelSpace
@@ -277,7 +277,7 @@ def _reproduce_lines(run: Run, plan: Plan) -> list[str]:
         f"Seed {plan.recipe.seed}; weights of epoch {facts.get('epoch', '?')}",
         *commands,
         "To repeat the training with the same settings and number of threads: ushape train DATA "
-        f"--plan {run.plan_path}",
+        f"--plan {quoted(run.plan_path)}",
         f"Data: {len(run.image_paths())} cases, checksum {run.data_checksum or 'not computed'} "
         "(SHA-256 of names and contents; of files above 16 MiB, size, beginning and end)",
     ]

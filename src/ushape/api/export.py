@@ -19,6 +19,7 @@ from ushape.export.graph import ExportOptions, Output, build_graph
 from ushape.export.hugging_face import export_folder
 from ushape.export.standalone import export_standalone
 from ushape.export.write import MODEL, describe_in_words, write_checked
+from ushape.formatting import quoted
 from ushape.io.files import (
     all_files_within,
     flush_file,
@@ -157,7 +158,7 @@ def _is_file(path: Path, to: str) -> bool:
             if stated == to
             else f"{path} has the suffix of the format {stated}, but the format is {to}.",
             code="output_suffix",
-            hint=f"Name a folder, for example -o {path.with_suffix('')}",
+            hint=f"Name a folder, for example -o {quoted(path.with_suffix(''))}",
         )
     return True
 

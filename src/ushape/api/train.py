@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -300,7 +299,7 @@ def _fit_and_score(
     training, validation = ([by_id[i] for i in ids] for ids in (splits.train, splits.validation))
     test = [by_id[i].case for i in splits.test]
 
-    with hint_after_interrupt(f"To continue: ushape resume {shlex.quote(str(run.folder))}"):
+    with hint_after_interrupt(f"To continue: {run.resume_command}"):
         predictor, was_interrupted = _fit_and_tune(
             run, plan, training, validation, team, clock, console, resume=resume
         )

@@ -14,7 +14,7 @@ from ushape.data.layouts.listing import folders_below, images_below
 from ushape.data.layouts.names import strip_mask_word
 from ushape.data.mask_stats import parts_per_value
 from ushape.errors import DataError
-from ushape.formatting import pluralize
+from ushape.formatting import pluralize, quoted
 from ushape.labels import MAX_CLASSES
 from ushape.types import Case, files_of
 
@@ -71,7 +71,7 @@ def find_other_labels(
     found += [
         OtherLabels(
             f"{path.name} seems to be a COCO file.",
-            f"To use it: ushape train {images} --masks {path}.",
+            f"To use it: ushape train {quoted(images)} --masks {quoted(path)}.",
         )
         for path in _coco_files(data)
         if path not in used
@@ -94,7 +94,7 @@ def _describe(place: Path, names: set[str], images: Path, total: int) -> OtherLa
         return None
     return OtherLabels(
         f"{place.name}/ holds {kind} of {pluralize(len(files), 'image')}.",
-        f"To use them: ushape train {images} --masks {place}.",
+        f"To use them: ushape train {quoted(images)} --masks {quoted(place)}.",
     )
 
 

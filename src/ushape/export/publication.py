@@ -16,7 +16,7 @@ from ushape.evaluation.case_images import reduce_picture
 from ushape.evaluation.class_scores import ClassScores
 from ushape.evaluation.scores import dice_by_case
 from ushape.evaluation.storage import FACTS, Report, load_report
-from ushape.formatting import group_label, number_text
+from ushape.formatting import group_label, number_text, quoted
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.reports.gallery import draw_outlines
@@ -137,7 +137,7 @@ def require_report(folder: Path) -> Report:
         raise RunError(
             f"{folder} has no scores, which a published model states.",
             code="scores_missing",
-            hint=f"Evaluate it first: ushape evaluate {folder}",
+            hint=f"Evaluate it first: ushape evaluate {quoted(folder)}",
         )
     return report
 

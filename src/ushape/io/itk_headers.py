@@ -81,7 +81,7 @@ def _check_packed_claim(path: Path, shape: Sequence[int], value_bytes: int) -> N
         check_claim(path, shape, value_bytes, path.stat().st_size)
     except DataError as error:
         if error.code == "image_too_large":
-            error.hint = (
+            error.advice = (
                 "Decompress the file, for example with gunzip: an uncompressed .nii file is read "
                 "in parts."
             )

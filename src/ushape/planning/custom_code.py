@@ -22,6 +22,7 @@ from torch import nn
 
 from ushape.config import AUTO, is_custom
 from ushape.errors import ConfigError
+from ushape.formatting import quoted
 from ushape.losses import LOSSES, LossBuilder, LossConfig
 from ushape.models import MODELS
 from ushape.planning.recipe import CodeReference, Recipe
@@ -132,20 +133,21 @@ def require_code(recipe: Recipe, kept: Path, *, training: bool) -> None:
         return
     code, copied = recipe.code, kept / Path(recipe.code.file).name
     named = copied if copied.is_file() else f"PATH/{copied.name}"
+    option = f"--recipe {quoted(f'{named}:{code.function}')}"
     loaded, _ = _SOURCES.get(code.file, ("", b""))
     if not loaded:
         raise ConfigError(
             f"{kept.parent} uses {used[0]}, which is defined in {code.file}. That file is not "
             "loaded: a run executes no code of its own.",
             code="custom_code_missing",
-            hint=f"If you trust the file, name it: --recipe {named}:{code.function}.",
+            hint=f"If you trust the file, name it: {option}",
         )
     if loaded != code.checksum:
         raise ConfigError(
             f"{code.file} is not the file that {kept.parent} was trained with: its checksum is "
             f"{loaded[:12]}, that of the run {code.checksum[:12]}.",
             code="custom_code_changed",
-            hint=f"Name the file of the training: --recipe {named}:{code.function}.",
+            hint=f"Name the file of the training: {option}",
         )
 
 

@@ -16,7 +16,7 @@ from ushape.data.checksum import earlier_checksums, file_checksums, has_checksum
 from ushape.data.discovery import discover
 from ushape.data.splits import Splits
 from ushape.errors import ConfigError, RunError
-from ushape.formatting import command_line, display_name, file_name, pluralize, reason
+from ushape.formatting import command_line, display_name, file_name, pluralize, quoted, reason
 from ushape.io.files import (
     ADDED_TO_ZARR,
     read_sealed_json,
@@ -106,6 +106,16 @@ class Run:
     def checkpoint_path(self) -> Path:
         return self.folder / "checkpoints" / "last.ckpt"
 
+    @property
+    def resume_command(self) -> str:
+        """Command that continues the training, as it is typed in a shell."""
+        return f"ushape resume {quoted(self.folder)}"
+
+    @property
+    def continuation(self) -> str:
+        """How to continue the training after an error, for `UshapeError`."""
+        return f"The last complete epoch is kept. To continue: {self.resume_command}"
+
     def has_ended(self, plan: Plan) -> bool:
         """Return whether the training of this plan is complete."""
         end = self._end_path
@@ -120,7 +130,7 @@ class Run:
             return None
         return (
             f"The training of {self.folder} has not ended: its thresholds are not tuned, and it "
-            f"has no scores. `ushape resume {self.folder}` continues it."
+            f"has no scores. `{self.resume_command}` continues it."
         )
 
     def note_end(self, plan: Plan) -> None:
@@ -158,7 +168,7 @@ class Run:
         raise RunError(
             f"{self.folder} has no {self.weights_path.name}: its training was interrupted.",
             code="weights_missing",
-            hint=f"`ushape resume {self.folder}` continues the training.",
+            continuation=f"`{self.resume_command}` continues the training.",
         )
 
     @classmethod
@@ -173,7 +183,7 @@ class Run:
             raise RunError(
                 f"{folder} already contains a run.",
                 code="output_exists",
-                hint=f"Choose another folder with -o, or continue it: ushape resume {folder}",
+                hint=f"Choose another folder with -o, or continue it: {run.resume_command}",
             )
         if not is_unused(folder):
             raise RunError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from ushape.config import AUTO
 from ushape.data.scan import DatasetStats
 from ushape.data.splits import Splits
 from ushape.errors import ConfigError, PlanError, RunError
+from ushape.formatting import quoted
 from ushape.io.files import read_head, real_path
 from ushape.labels import LabelSpace
 from ushape.models import build_model
@@ -87,13 +88,16 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _pickle_refused(path: Path) -> RunError:
-    target = shlex.quote(str(path.with_suffix(".safetensors")))
+    source, target = (json.dumps(str(own)) for own in (path, path.with_suffix(".safetensors")))
+    code = (
+        "import torch, safetensors.torch as st; "
+        f"st.save_file(torch.load({source}, weights_only=True), {target})"
+    )
     return RunError(
         f"{path} is a pickle, which could execute code when it is loaded, so it is not read.",
         code="weights_are_pickle",
-        hint="Convert its dictionary of tensors once: python -c 'import torch, safetensors.torch "
-        "as st; st.save_file(torch.load("
-        f'"{path}", weights_only=True), "{target}")\'. Of a run, name the folder.',
+        hint=f"Convert its dictionary of tensors once: python -c {quoted(code)}. Of a run, name "
+        "the folder.",
     )
 
 

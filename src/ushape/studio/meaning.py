@@ -12,6 +12,7 @@ from ushape.data.case_stats import scan_case
 from ushape.data.classes.names import StatedClasses
 from ushape.data.mask_values import interpret_masks
 from ushape.errors import DataError, UshapeError
+from ushape.formatting import quoted
 from ushape.io.streaming import open_bands
 from ushape.labels import IGNORE, LabelSpace
 from ushape.planning.data_settings import SETTINGS_FILE, apply_data_settings
@@ -53,7 +54,7 @@ def infer_meaning(cases: Sequence[Case], data: Path, stated: StatedClasses | Non
         raise DataError(
             f"{folder}: none of the masks could be read.",
             code="no_readable_masks",
-            hint=f"Run `ushape check {folder}` to see the reasons.",
+            hint=f"Run `ushape check {quoted(folder)}` to see the reasons.",
         )
     found = interpret_masks(readable, recipe.labels, stated)
     if found.space is None:

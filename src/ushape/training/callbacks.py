@@ -223,8 +223,8 @@ class WholeFileCheckpoints(TorchCheckpointIO):
             raise RunError(
                 f"{target} cannot be written: {reason(cause)}.",
                 code="checkpoint_not_written",
-                hint="Free some disk space, then continue with ushape resume "
-                f"{target.parent.parent}. The last good checkpoint is intact.",
+                hint="Free some disk space.",
+                continuation=Run(target.parent.parent).continuation,
             ) from None
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:

@@ -131,7 +131,7 @@ class SegmentationModule(lightning.LightningModule):
                 f"step {batch_index + 1}.",
                 code="loss_not_finite",
                 hint="Lower the learning rate, e.g. --set train.learning_rate=0.0005, or use "
-                "--set train.precision=fp32. The last epoch's checkpoint is intact.",
+                "--set train.precision=fp32.",
             )
         self.loss_sum += value
         self.batches += 1

@@ -193,8 +193,8 @@ def _not_written(run: Run, error: OSError) -> Exception:
     return RunError(
         f"{name or run.folder} cannot be written: {reason(error)}.",
         code="run_not_written",
-        hint=f"Free some disk space, then continue with ushape resume {run.folder}. What the last "
-        "complete epoch has written is intact.",
+        hint="Free some disk space.",
+        continuation=run.continuation,
     )
 
 
@@ -202,8 +202,8 @@ def _killed_loader(run: Run) -> RunError:
     return RunError(
         "A process that loads patches was killed, probably because memory ran out.",
         code="loader_killed",
-        hint=f"Close other programs, then continue with ushape resume {run.folder}. If it happens "
-        "again, train with --set train.workers=0.",
+        hint="Close other programs. If it happens again, train with --set train.workers=0.",
+        continuation=run.continuation,
     )
 
 

@@ -158,7 +158,8 @@ def run_trial(
     try:
         result = train(own, trial, initial, left_s)
     except UshapeError as error:  # Only the run itself can be resumed.
-        error.hint = error.hint.replace(str(trial.folder), str(run.folder))
+        if error.continuation:
+            error.continuation = run.continuation
         raise
     if result.was_interrupted:
         shutil.rmtree(trial.folder)

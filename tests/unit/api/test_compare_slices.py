@@ -198,20 +198,29 @@ def test_trials_of_a_killed_process_do_not_prevent_a_repeated_command(compare, t
     assert list(run.folder.iterdir()) == []
 
 
-def test_failed_trials_are_removed_and_nothing_suggests_to_resume_them(compare, tmp_path):
+@pytest.mark.parametrize(
+    ("has_continuation", "ending"),
+    [
+        (True, "The trials were removed. Run the same command to begin again."),
+        (False, "The trials were removed."),
+    ],
+)
+def test_failed_trials_are_removed_and_nothing_suggests_to_resume_them(
+    has_continuation, ending, compare, tmp_path
+):
     training = FakeTraining({None: 0.5})
 
     def train(plan, run, initial, budget_s, resume=True):
-        hint = f"Free space, then continue with ushape resume {run.folder}. The rest is intact."
-        raise RunError("full", code="run_not_written", hint=hint)
+        continuation = run.continuation if has_continuation else ""
+        raise RunError(
+            "full", code="run_not_written", hint="Free space.", continuation=continuation
+        )
 
     training.train = train
     with raises_code(RunError, "run_not_written") as error:
         compare(training)
     assert list((tmp_path / "run").iterdir()) == []
-    assert error.value.hint == (
-        "Free space, then continue with the same command. The trials were removed."
-    )
+    assert error.value.hint == f"Free space. {ending}"
 
 
 def test_trial_that_needs_too_much_memory_goes_on_with_half_the_batch(compare):

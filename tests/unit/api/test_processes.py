@@ -1,11 +1,14 @@
 """Causes of a failure of processes that train together."""
 
+from pathlib import Path
+
 import pytest
 
 from codes import raises_code
 from ushape.api._launcher import Place
 from ushape.api._processes import Team, result_of
 from ushape.errors import RunError
+from ushape.planning.run import Run
 
 RESULT = {
     "kind": "result",
@@ -45,11 +48,20 @@ def test_result_of_names_the_process_that_was_killed():
 
 def test_hint_after_a_loss_names_devices_only_if_the_user_has_stated_them():
     place = Place(rank=0, count=2, local_rank=0, neighbors=2, address="node1", port=1)
-    own, started = Team(2)._hint_after_loss("x"), Team(2, place=place)._hint_after_loss("x")
+    run = Run(Path("x y"))
+    own, started = Team(2)._hint_after_loss(run), Team(2, place=place)._hint_after_loss(run)
     assert "--devices 1" in own
     assert "--devices" not in started
-    assert "ushape resume x" in own
-    assert "ushape resume x" in started
+    assert "ushape resume 'x y' --devices 1" in own
+    assert "ushape resume 'x y'." in started
+
+
+def test_errors_of_another_process_keep_how_to_continue():
+    values = {"message": "Full.", "code": "full", "hint": "Free it.", "continuation": "Continue."}
+    with raises_code(RunError, "full") as caught:
+        result({"kind": "user_error", "class": "RunError", "values": values})
+    assert (caught.value.advice, caught.value.continuation) == ("Free it.", "Continue.")
+    assert caught.value.hint == "Free it. Continue."
 
 
 def test_result_of_raises_the_cause_instead_of_what_followed_from_it():

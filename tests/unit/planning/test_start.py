@@ -1,6 +1,7 @@
 """Weights that a training starts from: where they are found, and what does not fit."""
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from safetensors.torch import load_file
 
 import ushape
 from codes import raises_code
@@ -285,12 +287,17 @@ def test_damaged_weights_are_refused_before_data_are_read(tmp_path):
 
 
 def test_pickles_are_refused_with_the_way_to_convert_them(tmp_path):
-    for name, is_zip in (("new.pt", True), ("old.pth", False)):
-        state = {"a": torch.zeros(1)}
-        torch.save(state, tmp_path / name, _use_new_zipfile_serialization=is_zip)
+    for name, is_zip in (("new.pt", True), ("old.pth", False), ("the user's.pt", True)):
+        path, state = tmp_path / name, {"a": torch.ones(1)}
+        torch.save(state, path, _use_new_zipfile_serialization=is_zip)
         with raises_code(RunError, "weights_are_pickle") as caught:
-            TrainOptions.resolve(start_from=tmp_path / name)
-        assert "weights_only=True" in caught.value.hint
+            TrainOptions.resolve(start_from=path)
+        command = caught.value.hint.partition(": ")[2].partition(". Of a run")[0]
+        python, option, code = shlex.split(command)
+        assert (python, option) == ("python", "-c")
+        assert "weights_only=True" in code
+        exec(code, {})
+        assert load_file(path.with_suffix(".safetensors"))["a"].item() == 1
 
 
 def test_missing_paths_and_other_folders_are_refused(tmp_path):

@@ -156,11 +156,23 @@ def test_trials_need_the_source_only_once(plan, run, tmp_path):
 
 def test_errors_of_a_trial_name_the_run(plan, run):
     def fail(plan, folder, initial, budget_s):
-        raise RunError("Full.", code="run_not_written", hint=f"ushape resume {folder.folder}")
+        raise RunError(
+            "Full.", code="run_not_written", hint="Free it.", continuation=folder.continuation
+        )
 
     with raises_code(RunError, "run_not_written") as caught:
         decide_start(plan, run, fail, None, QUIET)
-    assert caught.value.hint == f"ushape resume {run.folder}"
+    assert caught.value.hint == f"Free it. {run.continuation}"
+    assert caught.value.hint.endswith(f"ushape resume {run.folder}")
+
+
+def test_errors_of_a_trial_that_cannot_be_continued_stay_as_they_are(plan, run):
+    def fail(plan, folder, initial, budget_s):
+        raise RunError("The loss became nan.", code="loss_not_finite", hint="Lower the rate.")
+
+    with raises_code(RunError, "loss_not_finite") as caught:
+        decide_start(plan, run, fail, None, QUIET)
+    assert caught.value.hint == "Lower the rate."
 
 
 def test_trials_and_training_share_the_time(plan, run):

@@ -10,7 +10,7 @@ from ushape.data.checks.finding import SEVERITIES, Check, Finding
 from ushape.data.scan import DatasetStats, class_shares
 from ushape.data.splits import PARTS, SplitConfig, Splits, split_dataset
 from ushape.errors import DataError
-from ushape.formatting import pluralize
+from ushape.formatting import pluralize, quoted
 
 CHECKS: tuple[Check, ...] = (
     images.find_unpaired,
@@ -126,7 +126,7 @@ def check_before_training(stats: DatasetStats) -> list[str]:
         raise DataError(
             "\n".join(finding.text for finding in errors),
             code="failed_data_check",
-            hint=f"{errors[0].fix} `ushape check {stats.folder}` lists all problems.",
+            hint=f"{errors[0].fix} `ushape check {quoted(stats.folder)}` lists all problems.",
         )
     decisions = {note.check for note in stats.value_notes}
     return [

@@ -14,7 +14,7 @@ from ushape.data.layouts.listing import annotation_folders, files_named, folders
 from ushape.data.layouts.names import SPLIT_WORDS, key_below
 from ushape.data.layouts.shapes import NO_AREA_HINT, ImageIndex
 from ushape.errors import DataError
-from ushape.formatting import pluralize
+from ushape.formatting import pluralize, quoted
 from ushape.io.annotations.coco import CocoFile, read_coco
 from ushape.types import CocoMask, Split
 
@@ -61,7 +61,7 @@ def _join_files(folder: Path, files: Sequence[Path]) -> LayoutMatch:
         raise DataError(
             f"{folder}: there are several COCO files: {', '.join(p.name for p in files)}.",
             code="ambiguous_coco_files",
-            hint=f"Name one of them: ushape train {files[0]}",
+            hint=f"Name one of them: ushape train {quoted(files[0])}",
         )
     found = [pair_coco(path, _places_near(path, folder)) for path in files]
     listed = {key for own in found for key in own.masks}

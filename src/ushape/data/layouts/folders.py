@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +36,7 @@ from ushape.data.layouts.names import (
 from ushape.data.layouts.one_tree import find_one_tree
 from ushape.data.layouts.table import find_table
 from ushape.errors import DataError
-from ushape.formatting import pluralize
+from ushape.formatting import pluralize, quoted
 from ushape.io import is_image, stem_of
 from ushape.types import Mask, MaskParts, Split
 
@@ -81,14 +80,14 @@ def _choose_folder(
     candidates = [
         Candidate(
             f"{place.name}/",
-            shlex.quote(str(place)),
+            quoted(place),
             {key: path for key in own.paired if isinstance(path := own.masks[key], Path)},
             has_mask_word(place.name),
         )
         for place, own in found.items()
         if own.paired
     ]
-    chosen, notes = choose_masks(folder, shlex.quote(str(images)), candidates)
+    chosen, notes = choose_masks(folder, quoted(images), candidates)
     if chosen is None:
         return next((own for own in found.values() if not own.paired), None)
     masks = next(place for place in found if f"{place.name}/" == chosen.name)
@@ -108,7 +107,9 @@ def locate_images(folder: Path) -> Path | None:
     if len(named) > 1:
         named = [place for place in named if any(pair_folders(place, m).paired for m in masks)]
     if len(named) > 1:
-        commands = "; ".join(f"ushape train {place} --masks {masks[0]}" for place in named)
+        commands = "; ".join(
+            f"ushape train {quoted(place)} --masks {quoted(masks[0])}" for place in named
+        )
         raise DataError(
             f"{folder}: there are several image folders: {', '.join(map(str, named))}.",
             code="ambiguous_folders",
@@ -244,7 +245,7 @@ def find_mirrored_trees(folder: Path) -> LayoutMatch | None:
             f"{folder}: {listed} {what}.",
             code="ambiguous_folders",
             hint="Name the two folders that belong together: "
-            f"ushape train {places[0]} --masks {places[1]}",
+            f"ushape train {quoted(places[0])} --masks {quoted(places[1])}",
         )
     images = pictures[0]
     found = {place: own for place in few if (own := _pair_if_fit(images, place, []))}

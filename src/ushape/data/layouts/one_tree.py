@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -21,6 +20,7 @@ from ushape.data.layouts.names import (
     strip_mask_word,
 )
 from ushape.errors import DataError
+from ushape.formatting import quoted
 
 NEARLY_ALL = 0.8
 """Share of all files in two folders from which these are a folder of images and one of masks."""
@@ -51,7 +51,7 @@ def find_one_tree(folder: Path) -> LayoutMatch | None:
         return _pair(folder, paths, masks) if masks and len(masks) < len(paths) else None
     candidates = [_candidate(folder, images, kind, kinds) for kind in kinds if kind != images]
     fitting = [one for one in candidates if one.paths]
-    chosen, notes = choose_masks(folder, shlex.quote(str(folder)), fitting)
+    chosen, notes = choose_masks(folder, quoted(folder), fitting)
     if chosen is None:
         return None
     known = {path for kind in kinds for path in kind.files.values()}
@@ -222,7 +222,7 @@ def _candidate(folder: Path, images: _Kind, kind: _Kind, kinds: Sequence[_Kind])
     pattern = _pattern(folder, kind, kinds)
     return Candidate(
         pattern,
-        shlex.quote(str(folder / pattern)),
+        quoted(folder / pattern),
         {key: path for key, path in index_masks(keyed, own).items() if key in own},
         kind.is_mask_named,
     )

@@ -8,6 +8,7 @@ from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.listing import files_named
 from ushape.data.layouts.shapes import ImageIndex, match_shapes
 from ushape.errors import DataError
+from ushape.formatting import quoted
 from ushape.io.annotations.run_tables import find_run_columns, read_run_table
 from ushape.types import ShapesMask
 
@@ -30,7 +31,7 @@ def find_run_lengths(folder: Path) -> LayoutMatch | None:
         raise DataError(
             f"{folder}: several tables list run lengths: {', '.join(p.name for p in tables)}.",
             code="ambiguous_tables",
-            hint=f"Name one of them: ushape train {tables[0]}",
+            hint=f"Name one of them: ushape train {quoted(tables[0])}",
         )
     return matches[0] if matches else None
 

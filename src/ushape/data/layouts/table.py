@@ -12,7 +12,7 @@ from ushape.data.layouts.differences import comparable
 from ushape.data.layouts.listing import entries_of
 from ushape.data.layouts.names import SPLIT_WORDS, key_below
 from ushape.errors import DataError
-from ushape.formatting import pluralize, reason
+from ushape.formatting import pluralize, quoted, reason
 from ushape.io.text_files import first_line, open_text, separator_of
 from ushape.types import Split
 
@@ -39,7 +39,7 @@ def find_table(folder: Path) -> LayoutMatch | None:
         raise DataError(
             f"{folder}: several tables list masks: {', '.join(path.name for path in fitting)}.",
             code="ambiguous_tables",
-            hint=f"Name one of them: ushape train {fitting[0]}",
+            hint=f"Name one of them: ushape train {quoted(fitting[0])}",
         )
     return read_table(fitting[0])
 
