@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ushape import config
-from ushape.api.plan import scan
+from ushape.api.plan import scan_for
 from ushape.console import Console
 from ushape.data.checks import CheckResult, check_dataset
 from ushape.data.checks.finding import Finding
@@ -66,15 +66,8 @@ def check(
     console, folder = Console(quiet=quiet), Path(data)
     base, note = apply_data_settings(load_recipe("auto"), folder)
     recipe = config.override(base, settings)
-    stats = scan(
-        folder,
-        masks,
-        recipe.labels,
-        console,
-        groups=groups or recipe.groups,
-        divide_above_px=recipe.preprocessing.divide_above_px,
-        slide_mpp=recipe.preprocessing.slide_mpp,
-    )
+    recipe = replace(recipe, groups=groups or recipe.groups)
+    stats = scan_for(recipe, folder, masks, console)
     result = check_dataset(stats, split=recipe.split, seed=recipe.seed)
     target = Path(output) if output else Path("checks") / real_path(folder).name
     target.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from ushape.api._jobs import (
 from ushape.api._processes import is_left_to_first, without_launcher
 from ushape.api._requests import continue_recipe, describe_request
 from ushape.api._series import Series, is_finished
-from ushape.api.plan import TrainOptions, optional_path, output_folder, scan
+from ushape.api.plan import TrainOptions, optional_path, output_folder, scan_for
 from ushape.api.train import train
 from ushape.config import AUTO, Auto
 from ushape.console import Clock, Console
@@ -184,15 +184,7 @@ class _FoldTraining:
         """Read all cases, if something is to be decided or checked before the first fold."""
         if self.recipe.labels.objects != AUTO and self.runner is None:
             return None
-        found = scan(
-            self.data,
-            self.masks,
-            self.recipe.labels,
-            console,
-            groups=self.recipe.groups,
-            divide_above_px=self.recipe.preprocessing.divide_above_px,
-            slide_mpp=self.recipe.preprocessing.slide_mpp,
-        )
+        found = scan_for(self.recipe, self.data, self.masks, console)
         found.raise_if_unusable()
         return found
 

@@ -186,15 +186,7 @@ def plan_data(
         keep_memory()  # It has no effect once torch has allocated large blocks.
     if options.data_note:
         console.say(options.data_note)
-    found = scan(
-        folder,
-        masks,
-        options.recipe.labels,
-        console,
-        groups=options.recipe.groups,
-        divide_above_px=options.recipe.preprocessing.divide_above_px,
-        slide_mpp=options.recipe.preprocessing.slide_mpp,
-    )
+    found = scan_for(options.recipe, folder, masks, console)
     found.raise_if_unusable()
     for line in [*describe_dataset(found), *check_before_training(found)]:
         console.say(line)
@@ -232,6 +224,21 @@ def plan_scanned(
             given_splits=splits,
             measured=measured,
         )
+
+
+def scan_for(
+    recipe: Recipe, data: Path | str, masks: Path | str | None, console: Console
+) -> DatasetStats:
+    """Read every image and mask once, with the labels, groups and resolution of a recipe."""
+    return scan(
+        data,
+        masks,
+        recipe.labels,
+        console,
+        groups=recipe.groups,
+        divide_above_px=recipe.preprocessing.divide_above_px,
+        slide_mpp=recipe.preprocessing.slide_mpp,
+    )
 
 
 def scan(

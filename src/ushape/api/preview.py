@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ushape import config, io
-from ushape.api.plan import scan
+from ushape.api.plan import scan_for
 from ushape.console import Console
 from ushape.data.cache import SampleStore
 from ushape.errors import ConfigError, DataError, check_range
@@ -160,15 +160,7 @@ def plan_one_epoch(
     chosen = with_some_rate(config.override(chosen, settings))
     train = replace(chosen.train, epochs=1, minutes=None)
     machine = inspect_machine(device)
-    found = scan(
-        data,
-        masks,
-        chosen.labels,
-        console,
-        groups=groups or chosen.groups,
-        divide_above_px=chosen.preprocessing.divide_above_px,
-        slide_mpp=chosen.preprocessing.slide_mpp,
-    )
+    found = scan_for(replace(chosen, groups=groups or chosen.groups), data, masks, console)
     found.raise_if_unusable()
     planned = make_plan(found, replace(chosen, train=train), machine, elapsed_s=lambda: 0.0)
     plan, splits = planned.plan, planned.splits

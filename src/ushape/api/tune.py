@@ -19,7 +19,7 @@ from ushape.api._search import SearchDesign, TrialRunner, load_groups, locked_in
 from ushape.api._search_text import CAVEAT, FINAL_SHARE, METHOD, describe_design, describe_result
 from ushape.api._series import Series, drop_unplanned, is_finished
 from ushape.api._trainer import training_budget_s
-from ushape.api.plan import TrainOptions, optional_path, output_folder, plan_data, scan
+from ushape.api.plan import TrainOptions, optional_path, output_folder, plan_data, scan_for
 from ushape.api.train import resume, train
 from ushape.config import AUTO
 from ushape.console import Clock, Console
@@ -329,16 +329,7 @@ class _Search:
             if plan.recipe.train.keep_memory:
                 keep_memory()
             use_threads(plan.recipe.train, with_load(plan.machine, plan.recipe.train))
-            recipe = self.recipe
-            found = scan(
-                self.data,
-                self.masks,
-                recipe.labels,
-                self.console,
-                groups=recipe.groups,
-                divide_above_px=recipe.preprocessing.divide_above_px,
-                slide_mpp=recipe.preprocessing.slide_mpp,
-            )
+            found = scan_for(self.recipe, self.data, self.masks, self.console)
             found.raise_if_unusable()
         if found.checksum != self.design.checksum:
             raise RunError(
