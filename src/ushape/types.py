@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -515,3 +515,22 @@ class CaseFacts:
     case: Case
     class_pixels: tuple[int, ...]
     """Number of pixels by class index."""
+
+
+class _HasCase(Protocol):
+    @property
+    def case(self) -> Case: ...
+
+
+OfCase = TypeVar("OfCase", bound=_HasCase)
+"""What is known about a case, such as `CaseFacts`."""
+
+
+def select_cases(facts: Iterable[OfCase], ids: Iterable[str]) -> list[OfCase]:
+    """Return what is known about the cases of some ids, in the order of these.
+
+    Args:
+        ids: Ids of cases that are among those of the facts, such as a part of `Splits`.
+    """
+    by_id = {fact.case.id: fact for fact in facts}
+    return [by_id[case_id] for case_id in ids]

@@ -6,7 +6,16 @@ import pytest
 from codes import raises_code
 from ushape.errors import DataError
 from ushape.normalization import Normalization
-from ushape.types import Case, CocoMask, Geometry, MaskParts, Sample, spacing_or_ones
+from ushape.types import (
+    Case,
+    CaseFacts,
+    CocoMask,
+    Geometry,
+    MaskParts,
+    Sample,
+    select_cases,
+    spacing_or_ones,
+)
 
 
 def test_masks_describe_their_files():
@@ -37,3 +46,11 @@ def test_spacing_or_ones_checks_the_spacing():
         with raises_code(DataError, "invalid_spacing"):
             spacing_or_ones(spacing, 2)
     assert spacing_or_ones((1, 1, 3), 3) == pytest.approx((1, 1, 3))
+
+
+def test_select_cases_follows_the_order_of_the_ids():
+    facts = [CaseFacts(Case(id=name, image=Path(name), mask=Path(name)), (1, 2)) for name in "abcd"]
+    assert [fact.case.id for fact in select_cases(facts, ("d", "a"))] == ["d", "a"]
+    assert select_cases(facts, ()) == []
+    with pytest.raises(KeyError):
+        select_cases(facts, ("e",))

@@ -24,7 +24,7 @@ from ushape.planning.run import Run
 from ushape.planning.start_decision import TRIAL_SHARE
 from ushape.training.trainer import train_within_memory
 from ushape.training.trials import run_trial
-from ushape.types import CaseFacts
+from ushape.types import CaseFacts, select_cases
 
 FAILURES = ("out_of_memory", "loss_not_finite")
 """Codes of errors of a network that cannot be trained, while another one may be."""
@@ -144,9 +144,8 @@ def _run_one(
     console: Console,
 ) -> tuple[float, float | None]:
     """Train one candidate; return the scores of its best weights."""
-    by_id = {fact.case.id: fact for fact in found.facts}
-    splits = planned.splits
-    training, validation = ([by_id[i] for i in ids] for ids in (splits.train, splits.validated))
+    facts, splits = found.facts, planned.splits
+    training, validation = (select_cases(facts, ids) for ids in (splits.train, splits.validated))
     train_in, store = open_cases(planned.plan, training, validation, console)
 
     def attempt(plan: Plan, resume: bool) -> None:

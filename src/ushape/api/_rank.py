@@ -32,6 +32,7 @@ from ushape.planning.shares import plan_for_process
 from ushape.planning.weights import read_weights
 from ushape.training.ranks import Rank
 from ushape.training.trainer import FitResult, is_about_memory
+from ushape.types import select_cases
 
 
 def main() -> None:
@@ -83,9 +84,9 @@ def _train(request: dict[str, Any]) -> FitResult:
         port=request["port"],
     )
     source = Run(Path(request["source"]))
-    by_id = {fact.case.id: fact for fact in source.load_cases()}
+    facts = source.load_cases()
     training, validation = (
-        [by_id[i] for i in request[what]] for what in ("training", "validation")
+        select_cases(facts, request[what]) for what in ("training", "validation")
     )
     console = Console(quiet=request["quiet"] or index > 0)
     train_in, _ = open_training(source, plan, training, validation, console, rank)

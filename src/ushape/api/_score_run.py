@@ -33,7 +33,7 @@ from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.planning.start_decision import start_lines
 from ushape.reports.report import write_pages
-from ushape.types import Box, Case, CaseFacts
+from ushape.types import Box, Case, CaseFacts, select_cases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +190,7 @@ def _find_baselines(run: Run, plan: Plan, training: Sequence[CaseFacts] | None) 
         return load_baselines(run.baselines_path, space, plan.preprocessing.channels)
     try:
         if training is None:
-            ids = set(run.load_splits().train)
-            training = [fact for fact in run.load_cases() if fact.case.id in ids]
+            training = select_cases(run.load_cases(), run.load_splits().train)
         return measure_baselines(training, space, plan.preprocessing.channels)
     except (RunError, DataError) as error:
         return Baselines(note=error.message)

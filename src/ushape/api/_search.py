@@ -31,6 +31,7 @@ from ushape.planning.search_space import SearchedSetting, describe_choice, setti
 from ushape.training.study import CHECKS, RunningTrial, StoppedEarlyError, Study
 from ushape.training.trainer import FitResult, train_within_memory
 from ushape.training.trials import Train, plan_trial
+from ushape.types import select_cases
 
 POLL_S = 0.5
 """Seconds between two looks at what other processes do."""
@@ -131,9 +132,8 @@ class TrialRunner:
         self.plan, self.folder, self.console = plan, folder, console
         self.recipe = _with_common_settings(recipe, plan)
         splits = Splits.load(self.splits_path)
-        by_id = {fact.case.id: fact for fact in found.facts}
-        self._training = [by_id[case_id] for case_id in splits.train]
-        self._validation = [by_id[case_id] for case_id in splits.validation]
+        self._training = select_cases(found.facts, splits.train)
+        self._validation = select_cases(found.facts, splits.validation)
         self._opened: tuple[Any, Train, SampleStore] | None = None
         self._running: RunningTrial | None = None
         self._trained_s = 0.0

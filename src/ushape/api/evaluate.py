@@ -30,7 +30,7 @@ from ushape.planning.plan import Plan
 from ushape.planning.processor import leave_cores_to_others, threads_restored
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
-from ushape.types import Case
+from ushape.types import Case, select_cases
 
 
 @threads_restored()
@@ -131,8 +131,7 @@ def _test_cases(run: Run) -> list[Case]:
     Raises:
         RunError: if there is none.
     """
-    test = set(run.load_splits().test)
-    cases = [fact.case for fact in run.load_cases() if fact.case.id in test]
+    cases = [fact.case for fact in select_cases(run.load_cases(), run.load_splits().test)]
     if not cases:
         raise RunError(
             f"{run.splits_path} does not name any test case of this run.",

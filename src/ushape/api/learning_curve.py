@@ -42,6 +42,7 @@ from ushape.planning.recipe import Recipe
 from ushape.planning.rules.slices import without_comparison
 from ushape.planning.run import Run
 from ushape.reports.learning_curve import write_curve
+from ushape.types import select_cases
 
 MIN_POINTS = 3
 """A power law has three parameters."""
@@ -340,8 +341,7 @@ def _refuse_empty_test(found: DatasetStats, splits: Splits) -> None:
     Raises:
         DataError: if no test case contains foreground.
     """
-    test = set(splits.test)
-    shares = [found.foreground_share(one) for one in found.case_stats if one.case.id in test]
+    shares = [found.foreground_share(one) for one in select_cases(found.case_stats, splits.test)]
     if not any(shares):
         raise DataError(
             "No test group contains foreground, so the Dice is undefined.",

@@ -31,7 +31,7 @@ from ushape.planning.recipes import load_recipe
 from ushape.transforms.augment import exaggerate
 from ushape.transforms.border_weights import border_weights, find_objects, separate_touching
 from ushape.transforms.overlay import overlay
-from ushape.types import CaseFacts
+from ushape.types import CaseFacts, select_cases
 
 PATCHES, ROWS, COLUMNS = 24, 4, 7
 """Number of patches of a preview, and its grid of cells; the other cells show the image, its
@@ -163,9 +163,7 @@ def plan_one_epoch(
     found = scan_for(replace(chosen, groups=groups or chosen.groups), data, masks, console)
     found.raise_if_unusable()
     planned = make_plan(found, replace(chosen, train=train), machine, elapsed_s=lambda: 0.0)
-    plan, splits = planned.plan, planned.splits
-    facts = {fact.case.id: fact for fact in found.facts}
-    return plan, [facts[case_id] for case_id in splits.train]
+    return planned.plan, select_cases(found.facts, planned.splits.train)
 
 
 def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:

@@ -49,7 +49,7 @@ from ushape.training.trials import (
     trained_s,
     weights_after_trials,
 )
-from ushape.types import CaseFacts
+from ushape.types import CaseFacts, select_cases
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,7 @@ def _plan_run(
         if options.recipe.train.learning_rate == AUTO:
             from ushape.api.lr import search_rate  # Loads matplotlib.
 
-            chosen = set(splits.train)
-            training = [fact for fact in facts if fact.case.id in chosen]
+            training = select_cases(facts, splits.train)
             planned = replace(planned, plan=search_rate(planned.plan, training, run.folder))
         if team.count > 1 or planned.plan.machine.devices > 1:
             is_open, given = options.plan is None, options.recipe.train
@@ -295,9 +294,9 @@ def _fit_and_score(
 
     A training that has reached its end is not continued; only its report is written again.
     """
-    by_id = {fact.case.id: fact for fact in facts}
-    training, validation = ([by_id[i] for i in ids] for ids in (splits.train, splits.validation))
-    test = [by_id[i].case for i in splits.test]
+    parts = (splits.train, splits.validation, splits.test)
+    training, validation, tested = (select_cases(facts, ids) for ids in parts)
+    test = [fact.case for fact in tested]
 
     with hint_after_interrupt(f"To continue: {run.resume_command}"):
         predictor, was_interrupted = _fit_and_tune(

@@ -54,6 +54,7 @@ from ushape.planning.search_space import (
 from ushape.planning.start_decision import TRIAL_SHARE
 from ushape.reports.search import SearchReport, TrialLine, write_search
 from ushape.training.study import Study, TrialRow, require_optuna
+from ushape.types import select_cases
 
 TRIALS = 16
 """Number of trials if the epochs are given instead of minutes."""
@@ -478,7 +479,6 @@ class _Search:
 
 def _median_shape(found: DatasetStats, training: Sequence[str], plan: Plan) -> list[int]:
     """Return the median size of the training images along the axes of the network, in pixels."""
-    chosen = set(training)
-    shapes = [one.shape for one in found.case_stats if one.case.id in chosen]
+    shapes = [one.shape for one in select_cases(found.case_stats, training)]
     median = np.median(np.array(shapes), axis=0)
     return [int(size) for size in median[-plan.recipe.network.dims :]]

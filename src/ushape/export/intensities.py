@@ -12,6 +12,7 @@ from ushape.data.reading import read_image
 from ushape.errors import DataError, RunError
 from ushape.normalization import Normalization
 from ushape.planning.run import Run
+from ushape.types import select_cases
 
 MAX_IMAGES = 200
 """Largest number of training images that are read."""
@@ -24,8 +25,8 @@ def measure_training(run: Run, preprocessing: Preprocessing) -> Normalization:
         RunError: if the training images no longer exist.
         DataError: if one of them cannot be read.
     """
-    training = set(run.load_splits().train)
-    cases = [fact.case for fact in run.load_cases() if fact.case.id in training]
+    training = select_cases(run.load_cases(), run.load_splits().train)
+    cases = [fact.case for fact in training]
     some = cases[:: -(-len(cases) // MAX_IMAGES)]
     pixels = [thin_out(read_image(case, preprocessing.channels), SAMPLED_PX) for case in some]
     return preprocessing.measure(np.concatenate(pixels, axis=1))

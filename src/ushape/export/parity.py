@@ -15,7 +15,7 @@ from ushape.formatting import pluralize
 from ushape.inference.decision_rule import apply_rule
 from ushape.labels import LabelSpace
 from ushape.planning.run import Run
-from ushape.types import Prediction
+from ushape.types import Prediction, select_cases
 
 TOLERANCE = 1e-3
 """Largest difference of a probability; a graph that differs more is not written."""
@@ -136,10 +136,11 @@ def images_of(source: ExportSource) -> list[np.ndarray]:
 def _cases_of(run: Run) -> list:
     try:
         splits = run.load_splits()
-        by_id = {fact.case.id: fact.case for fact in run.load_cases()}
+        facts = run.load_cases()
     except RunError:
         return []
-    return [by_id[one] for one in splits.test or splits.validation or splits.train]
+    chosen = select_cases(facts, splits.test or splits.validation or splits.train)
+    return [fact.case for fact in chosen]
 
 
 def _cut(image: np.ndarray) -> np.ndarray:

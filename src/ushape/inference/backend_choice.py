@@ -30,7 +30,7 @@ from ushape.planning.hardware import Machine
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.transforms.resampling import pad_mirrored
-from ushape.types import Case, Sample
+from ushape.types import Case, Sample, select_cases
 
 LONGEST_TILE_PX = 512
 """Longest side of the tiles on which backends are measured."""
@@ -280,8 +280,7 @@ def _tile_shape(plan: Plan, module: nn.Module, size: Sequence[int]) -> tuple[int
 
 
 def _cases_of(run: Run, ids: Sequence[str]) -> list[Case]:
-    wanted = set(ids)
-    return [fact.case for fact in run.load_cases() if fact.case.id in wanted]
+    return [fact.case for fact in select_cases(run.load_cases(), ids)]
 
 
 def _loader(plan: Plan, cases: Sequence[Case]) -> Callable[[Case], Sample]:

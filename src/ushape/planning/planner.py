@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -51,7 +51,7 @@ from ushape.planning.timing import (
     with_format,
 )
 from ushape.transforms.tiling import Average, Symmetry, symmetries
-from ushape.types import MaskEncoding
+from ushape.types import MaskEncoding, select_cases
 
 BASELINE_CASES = 100
 """Maximum number of training cases on which trivial baselines are measured."""
@@ -125,9 +125,8 @@ def make_plan(
     _refuse_components_of_parts(stats, recipe)
     splits = _split(stats, recipe, given_splits)
     _refuse_empty_training(stats, splits)
-    training = set(splits.train)
     given = recipe
-    recipe, fingerprint, first_results, compared = _see_images(recipe, stats, training)
+    recipe, fingerprint, first_results, compared = _see_images(recipe, stats, splits)
     seen = see_slices(fingerprint, recipe)
     refuse_other_dimensions(recipe, len(seen.median_shape))
     situation = Situation(
@@ -137,7 +136,7 @@ def make_plan(
         measure_time=lambda recipe: _measure_time(
             stats, splits, recipe, fingerprint, machine, elapsed_s, measured
         ),
-        stored_bytes=partial(_stored_bytes, stats, training, fingerprint),
+        stored_bytes=partial(_stored_bytes, stats, splits, fingerprint),
         find_format=partial(_find_format, stats, machine, measured),
     )
     recipe, results = apply_rules(recipe, situation)
@@ -166,7 +165,7 @@ def make_plan(
 
 
 def _see_images(
-    recipe: Recipe, stats: DatasetStats, training: set[str]
+    recipe: Recipe, stats: DatasetStats, splits: Splits
 ) -> tuple[Recipe, Fingerprint, list[RuleResult], tuple[int | None, ...]]:
     """Decide whether volumes are seen by slice, and at which spacing.
 
@@ -177,8 +176,9 @@ def _see_images(
     Raises:
         ConfigError: if `choose_slices` raises it.
     """
+    training = set(splits.train)
     fingerprint = take_fingerprint(stats, training)
-    groups = by_group([fact.case for fact in stats.facts if fact.case.id in training])
+    groups = by_group([fact.case for fact in select_cases(stats.facts, splits.train)])
     recipe, dimensions, compared = choose_slices(recipe, fingerprint, list(groups.values()))
     recipe, spacing_results = choose_target_spacing(recipe, stats.case_stats, training)
     target = recipe.preprocessing.common_spacing_mm
@@ -203,16 +203,15 @@ def _preprocessing(stats: DatasetStats, recipe: Recipe, fingerprint: Fingerprint
 
 
 def _stored_bytes(
-    stats: DatasetStats, training: Collection[str], fingerprint: Fingerprint, recipe: Recipe
+    stats: DatasetStats, splits: Splits, fingerprint: Fingerprint, recipe: Recipe
 ) -> float:
-    facts = [fact for fact in stats.facts if fact.case.id in training]
+    facts = select_cases(stats.facts, splits.train)
     preprocessing = _preprocessing(stats, recipe, fingerprint)
     return memory_of(facts, preprocessing, len(fingerprint.median_shape))
 
 
 def _refuse_empty_training(stats: DatasetStats, splits: Splits) -> None:
-    training = set(splits.train)
-    used = [stats.class_pixels(one) for one in stats.case_stats if one.case.id in training]
+    used = [stats.class_pixels(one) for one in select_cases(stats.case_stats, splits.train)]
     background, *foreground = np.sum(used, axis=0)
     if not background and any(foreground) and stats.space.ignore is not None:
         raise DataError(
@@ -286,8 +285,7 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
     _refuse_components_of_parts(stats, plan.recipe)
     splits = _split(stats, plan.recipe, given_splits)
     if plan.preprocessing.needs_neighbors:
-        training = set(splits.train)
-        groups = by_group([fact.case for fact in stats.facts if fact.case.id in training])
+        groups = by_group([fact.case for fact in select_cases(stats.facts, splits.train)])
         refuse_without_neighbors(list(groups.values()))
     if plan.encoder is not None:
         refuse_changed(plan.encoder, plan.recipe.network)
@@ -394,11 +392,10 @@ def _measure_step_and_loading_s(
         machine.device,
         PLANNING_SHARE * minutes_s,
     )
-    training = set(splits.train)
     loading_s = measure_loading_s(
         recipe,
         _preprocessing(stats, recipe, fingerprint),
-        [fact for fact in stats.facts if fact.case.id in training],
+        select_cases(stats.facts, splits.train),
         machine,
         LOADING_SHARE * minutes_s,
     )
