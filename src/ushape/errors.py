@@ -275,8 +275,8 @@ def explained(error: Exception) -> UshapeError | None:
         hint = "Check the path, the free space and the permissions."
         if is_disk_full(error):
             hint = (
-                "Free some space on this disk. A training or evaluation that was interrupted goes "
-                f"on with `ushape resume {_run_above(error.filename)}`."
+                "Free some space on this disk. A training or evaluation that was interrupted "
+                f"continues with `ushape resume {_run_above(error.filename)}`."
             )
         return UshapeError(f"{place}{error.strerror}.", code="system_error", hint=hint)
     return None

@@ -78,7 +78,7 @@ def test_other_images_are_learned_faster_from_earlier_weights(dishes, source, us
     decision = json.loads((tmp_path / "run" / "start" / "decision.json").read_text())
     assert decision["loaded_steps"] == decision["usual_steps"] == 12
     assert decision["loaded_dice"] > decision["usual_dice"]
-    assert "The training goes on from the trial with the loaded weights." in ended.output
+    assert "The training continues from the trial with the loaded weights." in ended.output
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert plan["recipe"]["network"]["widths"] == [8, 16, 16]
     tensors = plan["start"]["tensors"]

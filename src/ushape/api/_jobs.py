@@ -119,7 +119,7 @@ def choose_runner(
 
     Args:
         folder: Folder of the runs.
-        config: What the jobs request, or None if the trainings are no jobs.
+        config: What the jobs request, or None if the trainings are not jobs.
 
     Returns:
         The runner, or None if this process trains one run after another; and the devices of this

@@ -37,7 +37,7 @@ WAIT_S = 0.5
 
 
 GROUP = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-"""Environment variables without which a program belongs to no others."""
+"""Environment variables without which a program trains alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,9 +47,9 @@ def describe_request(
 
 
 def complete_recipe(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the recipe with which a series goes on, or None if another one is wanted.
+    """Return the recipe with which a series continues, or None if another one is wanted.
 
-    A series of an earlier version goes on with the defaults of that version, so that all its runs
+    A series of an earlier version continues with the defaults of that version, so that all its runs
     have the same settings.
 
     Args:

@@ -81,7 +81,7 @@ def cross_validate(
         masks: Folder with the masks, if the data folder contains only images; or a pattern for
             their names, such as 'DATA/*_mask.png'.
         output: Folder for fold-1, fold-2, ... and the joint report (default: runs/NAME-folds).
-        recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
+        recipe: Name of a recipe (see `ushape recipes`), a YAML file, or FILE.py:FUNCTION.
         minutes: Wall time of all folds together in minutes (default: 30 without epochs).
         epochs: Number of epochs of each fold, instead of a time limit.
         device: Device: auto, cpu, cuda or mps; several (cuda:0,cuda:1) train folds in parallel.

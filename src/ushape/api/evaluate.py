@@ -214,7 +214,7 @@ def match_classes(space: LabelSpace, stats: DatasetStats) -> tuple[LabelSpace, s
         )
         listed = ", ".join(map(str, sorted(unknown)[:6]))
         raise DataError(
-            f"The masks contain values that are no classes of the run: {listed}.",
+            f"The masks contain values that are not classes of the run: {listed}.",
             code="unknown_mask_value",
             hint=f"Save the masks with the values of the run ({known}).",
         )

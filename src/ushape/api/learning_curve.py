@@ -101,7 +101,7 @@ def learning_curve(
         masks: Folder with the masks, if the data folder contains only images; or a pattern for
             their names, such as 'DATA/*_mask.png'.
         output: Folder for the runs and learning_curve.html (default: runs/NAME-curve).
-        recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
+        recipe: Name of a recipe (see `ushape recipes`), a YAML file, or FILE.py:FUNCTION.
         minutes: Wall time of all points together in minutes (default: 30 without epochs).
         epochs: Number of epochs of each point; all points have the same number of steps per epoch.
         device: Device: auto, cpu, cuda or mps; several (cuda:0,cuda:1) train points in parallel.

@@ -46,7 +46,7 @@ def find_learning_rate(
         masks: Folder with the masks, if the data folder contains only images; or a pattern for
             their names, such as 'DATA/*_mask.png'.
         output: PNG file; the values are written to a CSV file of the same name.
-        recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
+        recipe: Name of a recipe (see `ushape recipes`), a YAML file, or FILE.py:FUNCTION.
         min_rate: First learning rate.
         max_rate: Last learning rate.
         steps: Number of learning rates, each higher than the previous one by the same factor.

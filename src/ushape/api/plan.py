@@ -119,7 +119,7 @@ def plan(
         masks: Folder with the masks, if the data folder contains only images; or a pattern for
             their names, such as 'DATA/*_mask.png'.
         output: JSON file for `train --plan`; without it the plan is only printed.
-        recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
+        recipe: Name of a recipe (see `ushape recipes`), a YAML file, or FILE.py:FUNCTION.
         minutes: Wall time of training and evaluation in minutes (default: 30 without epochs).
         epochs: Number of epochs, instead of a time limit.
         device: Device: auto, cpu, cuda or mps.

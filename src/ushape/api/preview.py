@@ -60,7 +60,7 @@ def preview(
         masks: Folder with the masks, if the data folder contains only images; or a pattern for
             their names, such as 'DATA/*_mask.png'.
         output: PNG file.
-        recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
+        recipe: Name of a recipe (see `ushape recipes`), a YAML file, or FILE.py:FUNCTION.
         strength: Factor by which the augmentation is exaggerated; 1 is the strength in training.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         groups: Groups that a split must not separate: a regular expression for the case ids, a

@@ -50,7 +50,7 @@ def serve(
         run: Run or cross-validation folder; the probabilities of several runs are averaged.
         port: Port; 0 takes a free one.
         host: Address to listen on; all but those of this machine require a token.
-        token: Token that requests must bear (default: the environment variable USHAPE_TOKEN).
+        token: Token that requests must contain (default: the environment variable USHAPE_TOKEN).
         allow_host: Further name in the header Host, for a proxy (repeatable).
         max_megabytes: Largest request in millions of bytes.
         max_megapixels: Largest TIFF, NumPy or .nii image in millions of pixels; of other formats
@@ -94,7 +94,7 @@ def serve(
         is_local = is_loopback(listener)
         if not (is_local or token):
             raise ConfigError(
-                f"Others can reach the address {host}, so that requests must bear a token.",
+                f"Others can reach the address {host}, so that requests must contain a token.",
                 code="token_required",
                 hint=f"Set {TOKEN_VARIABLE} or --token, or leave out --host.",
             )

@@ -96,7 +96,8 @@ def train(
         masks: Folder with the masks, if the data folder contains only images; or a pattern for
             their names, such as 'DATA/*_mask.png'; or the URL of a folder.
         output: Run folder, new or empty (default: runs/NAME, numbered if it exists).
-        recipe: Name of a recipe, or a YAML file; see `ushape recipes` (default: auto).
+        recipe: Name of a recipe (see `ushape recipes`), a YAML file, or FILE.py:FUNCTION (default:
+            auto).
         minutes: Wall time of training and evaluation in minutes (default: 30 without epochs).
         epochs: Number of epochs, instead of a time limit.
         device: Device: auto, cpu, cuda or mps.

@@ -115,7 +115,7 @@ def tune(
             their names, such as 'DATA/*_mask.png'.
         output: Folder for the trials, the run of the final training and search.html (default:
             runs/NAME-search).
-        recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
+        recipe: Name of a recipe (see `ushape recipes`), a YAML file, or FILE.py:FUNCTION.
         minutes: Wall time of trials and final training together in minutes (default: 30 without
             epochs).
         epochs: Number of epochs of the final training; a trial has an eighth of its steps.

@@ -274,7 +274,7 @@ def _describe_rest(found: LayoutMatch) -> list[str]:
     ):
         alone = sorted(ours.keys() - theirs.keys())
         if alone:
-            # A file that has its partner is no candidate, however similar its name is.
+            # A file that has its partner is not a candidate, however similar its name is.
             near = difflib.get_close_matches(alone[0], list(theirs.keys() - ours.keys()), n=1)
             nearest = f"; the most similar {other} is {_name_of(near[0], theirs)}" if near else ""
             name = _name_of(alone[0], ours)

@@ -106,7 +106,7 @@ def find_field_of_view(small: np.ndarray) -> np.ndarray:
     outside = np.isin(parts, [part for part in corners if part])
     if sum(part > 0 for part in corners) < 3 or not 0.02 < outside.mean() < 0.7:
         return np.ones(small.shape, dtype=np.float32)
-    # The edge of the field has details of its own, which are no part of the subject.
+    # The edge of the field has details of its own, which are not part of the subject.
     return np.asarray(~ndimage.binary_dilation(outside, iterations=2), dtype=np.float32)
 
 

@@ -140,8 +140,8 @@ def read_classes(case: Case, space: LabelSpace) -> np.ndarray | None:
 def read_objects(case: Case, space: LabelSpace) -> np.ndarray | None:
     """Return the numbers of the objects (*S) if the mask of an annotated case states them.
 
-    They count from 1, whatever the values of the mask. Connected parts that belong to no stated
-    object, such as crowds, have further numbers.
+    They count from 1, whatever the values of the mask. Connected parts outside all stated objects,
+    such as crowds, have further numbers.
     """
     assert case.mask is not None, "only annotated cases have objects"
     if not space.states_objects:

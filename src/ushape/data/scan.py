@@ -95,7 +95,7 @@ class DatasetStats:
 
     @cached_property
     def fitting(self) -> list[CaseStats]:
-        """Statistics of the readable cases whose mask has the size of the image and is no copy."""
+        """Statistics of the readable cases whose mask fits the image and is not a copy of it."""
         return [
             stats
             for stats in self.readable

@@ -22,13 +22,13 @@ from ushape.formatting import pluralize, reason
 from ushape.types import Case
 
 UNUSED = "unused"
-"""Key of the cases that belong to no part."""
+"""Key of the cases that are in none of the parts."""
 
 
 def load_given_splits(path: Path, cases: Sequence[Case], needed: Sequence[str] = PARTS) -> Splits:
     """Load a split from a splits.json of a run, edited or not.
 
-    Cases that it lists as "unused" belong to no part.
+    Cases that it lists as "unused" are in none of the parts.
 
     Args:
         path: File with the lists train, validation, test and optionally unused.

@@ -177,7 +177,7 @@ def _division(
         )
     if shard % length:
         raise ConfigError(
-            f"Shards of {shard} pixels are no multiple of chunks of {length}.",
+            f"The shard size ({shard}) is not a multiple of the chunk size ({length}).",
             code="shard_not_multiple",
             hint=f"Choose a multiple, for example --shard {4 * length}, or 0 for none.",
         )

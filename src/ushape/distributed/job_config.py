@@ -188,7 +188,7 @@ def _parse_parameter(text: str) -> tuple[str, str | bool]:
         raise ConfigError(
             f"--slurm {text} cannot be used, because another option decides this parameter."
             if key
-            else f"--slurm {text} names no parameter of sbatch.",
+            else f"--slurm {text} does not name a parameter of sbatch.",
             code="reserved_parameter",
             hint=f"Use {option}." if option else "Leave it out, or use --slurm KEY=VALUE.",
         )

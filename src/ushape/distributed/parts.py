@@ -143,7 +143,7 @@ def _number(environment: Mapping[str, str], name: str, shown: tuple[str, ...]) -
         return int(environment[name])
     except ValueError:
         raise ConfigError(
-            f"{name} is no number ({_describe(environment, shown)}).",
+            f"{name} is not a number ({_describe(environment, shown)}).",
             code="invalid_array_variables",
             hint=f"Correct the variable, or state the part as in --part 3/8. {ALL}",
         ) from None

@@ -380,7 +380,7 @@ class _Tasks:
                 raise UshapeError(
                     f"Block {index} failed on worker {outcome.worker}: {outcome.text}.",
                     code="block_failed",
-                    hint="Finished blocks are kept. Mend the cause, and run the same command "
+                    hint="Finished blocks are kept. Fix the cause, then run the same command "
                     "again.",
                 )
 

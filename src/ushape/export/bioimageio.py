@@ -408,7 +408,7 @@ def _documentation(
         *(f"- {line}" for line in describe_limits(graph)),
         *([f"- The output is the mean of {count} networks."] if count > 1 else []),
         *(
-            f"- Not included is what `ushape predict` does in the end. {escape_markdown(own)}."
+            f"- The postprocessing of `ushape predict` is not included. {escape_markdown(own)}."
             for own in graph.source.left_out
         ),
         *([] if origin == "test" else [f"- {SAMPLE_NOTES[origin]}"]),

@@ -64,7 +64,7 @@ class _Chain:
         owners, y, x = owners[order], y[order], x[order]
         is_first = (np.diff(owners, prepend=-1) != 0) | (np.diff(y, prepend=-2) != 0)
         owners, y, x = owners[is_first], y[is_first], x[is_first]
-        while True:  # A point right of the line between two others is no corner of the hull.
+        while True:  # A point right of the line between two others is not a corner of the hull.
             above, below = y[1:-1] - y[:-2], y[2:] - y[1:-1]
             is_inner = x[1:-1] * (above + below) >= x[:-2] * below + x[2:] * above
             is_inner &= owners[:-2] == owners[2:]

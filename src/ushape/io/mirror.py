@@ -114,7 +114,7 @@ def unchanged(folder: Path) -> Iterator[None]:
 
 
 def url_of_copy(folder: Path) -> str | None:
-    """Return the URL of which a folder is the copy, or None if it is no copy."""
+    """Return the URL of which a folder is the copy, or None if it is not a copy."""
     path = folder.parent / SOURCE_FILE
     if not path.is_file() or folder.parent.parent != copies_folder():
         return None
@@ -126,7 +126,7 @@ def _list_files(remote: RemoteFolder) -> dict[str, RemoteFile]:
     """Return the files below a URL that can be copied.
 
     Raises:
-        DataError: if it is no folder with files, or if no local folder can have its name.
+        DataError: if it is not a folder with files, or if no local folder can have its name.
     """
     if remote.is_web:
         raise DataError(

@@ -76,7 +76,7 @@ def url_of(path: Path | str) -> str | None:
     text = path.as_posix() if isinstance(path, Path) else path
     if NO_SERVER.fullmatch(text) and not Path(text.partition("/")[0]).exists():
         raise ConfigError(
-            f"{text} names no bucket or server.",
+            f"{text} does not name a bucket or a server.",
             code="no_bucket",
             hint="Write s3://BUCKET/FOLDER. Paths of local files have no protocol.",
         )
@@ -138,7 +138,7 @@ class RemoteFolder:
     """
 
     def __init__(self, url: str, *, patience_s: float = PATIENCE_S):
-        # Slashes after the bucket are no part of a name, and fsspec leaves them out.
+        # Slashes after the bucket are not part of a name, and fsspec leaves them out.
         url = re.sub("(?<=[^:/])(/+)", "/", url, count=1)
         self.url, self._patience_s = shown(url), patience_s
         self.is_web = self.is_file = url.split("://")[0] in WEB_PROTOCOLS
@@ -151,7 +151,7 @@ class RemoteFolder:
         """Return the files below the URL by their names, sorted; or the file that the URL is.
 
         Names that cannot be those of local files below a folder are left out; `left_out` has those
-        that are no placeholders of folders.
+        that are not placeholders of folders.
 
         Raises:
             DataError: if there is no such bucket, or the URL of a web server names no file.

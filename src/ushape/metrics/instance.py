@@ -110,7 +110,7 @@ class ObjectCounts:
         """Score of the 2018 Data Science Bowl.
 
         The mean of TP / (TP + FP + FN) over the IoU thresholds 0.5, 0.55, ..., 0.95; an IoU equal
-        to the threshold is no match.
+        to the threshold is not a match.
 
         Source:
             Caicedo et al. 2019, doi 10.1038/s41592-019-0612-7.

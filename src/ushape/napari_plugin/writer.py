@@ -35,7 +35,7 @@ def write_labels(path: str, data: Any, properties: Mapping[str, Any]) -> list[st
         The path.
 
     Raises:
-        DataError: if a label is no class of the run, or the format cannot store the mask.
+        DataError: if a label is not a class of the run, or the format cannot store the mask.
         RunError: if the file is the image.
     """
     origin = Origin.of(properties)
@@ -94,7 +94,7 @@ def write_mask(path: Path, labels: np.ndarray, origin: Origin, encoding: MaskEnc
     """Write labels (*S) with the values of the encoding, at the place of the image.
 
     Raises:
-        DataError: if a label is no class of the run, the image has another size, or the format
+        DataError: if a label is not a class of the run, the image has another size, or the format
             cannot store the mask.
         RunError: if the file is the image.
     """
@@ -163,7 +163,7 @@ def _codes_of(labels: np.ndarray, origin: Origin) -> np.ndarray:
     if unknown:
         names = ", ".join(f"{index} = {name}" for index, name in enumerate(space.names))
         raise DataError(
-            f"The label {unknown[0]} is no class of {origin.run}, whose classes are {names}.",
+            f"The label {unknown[0]} is not a class of {origin.run}, whose classes are {names}.",
             code="unknown_mask_value",
             hint="Paint with the number of a class.",
         )

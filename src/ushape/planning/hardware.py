@@ -86,7 +86,7 @@ def inspect_machine(device: str = "auto", devices: int = 1) -> Machine:
 
 
 def _hint_for(device: str, available: Sequence[str]) -> str:
-    """Return what to use in place of a device that is no available type of device."""
+    """Return what to use in place of a device whose type is not available."""
     names = [name.strip().partition(":") for name in device.split(",")]
     kinds = {kind for kind, _, _ in names}
     if len(kinds) > 1 or not kinds <= set(available) or names == [(device, "", "")]:

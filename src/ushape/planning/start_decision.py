@@ -57,7 +57,8 @@ class StartDecision:
 
     @property
     def taken(self) -> Origin:
-        """Weights with which the training goes on; the loaded ones if both are equal or unknown."""
+        """Weights with which the training continues; the loaded ones if both are equal or
+        unknown."""
         if self.loaded_dice is None or self.usual_dice is None:
             return "loaded"
         if self.loaded_ap is None or self.usual_ap is None:
@@ -85,8 +86,8 @@ class StartDecision:
             )
         return (
             f"Trials of {steps}: {objects}validation Dice {self.loaded_dice:.4f} from the loaded "
-            f"weights, {self.usual_dice:.4f} from {NAMES[self.initial]}. The training goes on from "
-            f"the trial with {taken}."
+            f"weights, {self.usual_dice:.4f} from {NAMES[self.initial]}. The training continues "
+            f"from the trial with {taken}."
         )
 
 

@@ -85,7 +85,7 @@ class Guard:
     """Host names by which the server may be addressed; None: all."""
 
     token: str = ""
-    """Token that requests must bear; empty: none."""
+    """Token that requests must contain; empty: none."""
 
     cookie: str = ""
     """Name of a cookie that may contain the token; empty: only the header Authorization may."""

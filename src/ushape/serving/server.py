@@ -1,4 +1,4 @@
-"""Listen on a port, serve an ASGI application quietly, and stop without breaking requests off."""
+"""Listen on a port, serve an ASGI application quietly, and stop without interrupting requests."""
 
 from __future__ import annotations
 

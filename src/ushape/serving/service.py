@@ -37,7 +37,7 @@ def serve_predictor(
 
     Args:
         folders: Folders of the runs of the predictor.
-        token: Token that requests must bear; empty: none.
+        token: Token that requests must contain; empty: none.
         hosts: Host names by which the server may be addressed; None: all.
 
     Raises:

@@ -18,7 +18,7 @@ TOKEN_BYTES = 24
 
 @dataclass(frozen=True)
 class Access:
-    """What a request must bear: the token, in a cookie or in the header Authorization."""
+    """What a request must contain: the token, in a cookie or in the header Authorization."""
 
     token: str
     cookie: str

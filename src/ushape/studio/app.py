@@ -117,7 +117,7 @@ def build_app(studio: Studio, gate: Gate | None = None, access: Access | None = 
     Requests for other host names or from other web pages are refused.
 
     Args:
-        access: What requests must bear; None: nothing.
+        access: What requests must contain; None: nothing.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.studio, app.state.access = studio, access

@@ -1,6 +1,6 @@
 """Long work as a process of its own: started, watched through files, stopped as by Ctrl-C.
 
-The output goes into a file, so that a process goes on when the server is killed, and the next
+The output goes into a file, so that a process continues when the server is killed, and the next
 server finds it.
 """
 

@@ -1,7 +1,7 @@
 """Data of a project: images, annotations, classes, and runs.
 
 Everything is stored in a folder beside the data and written before a request is answered, so that
-a server that is killed goes on where it was.
+a server that is killed continues where it was.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Short trials before a training, such as those from loaded and from the usual weights.
 
 They end before the training itself begins. The decision is a file of the run, so that a training
-that was interrupted goes on from the same weights.
+that was interrupted continues from the same weights.
 """
 
 from __future__ import annotations

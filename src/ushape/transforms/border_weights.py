@@ -24,7 +24,7 @@ def find_objects(label_map: np.ndarray) -> np.ndarray:
 
     Pixels are connected by their sides, not corners (4 neighbors in 2D, 6 in 3D): cells are often
     separated by a line one pixel wide, and touch at corners across a diagonal one. Ignored pixels
-    belong to no object.
+    do not belong to an object.
 
     Shapes:
         label_map: (*S) class indices -> (*S) int32.

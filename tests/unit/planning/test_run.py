@@ -235,7 +235,7 @@ def test_run_accepts_label_images_that_were_added_or_counted_earlier(kind, versi
 
     save(checksum.file_checksums(found.cases, {}))
     run.refuse_changed_data()
-    add_labels(data / "images/a.zarr", codes)  # The run goes on after `predict --zarr-labels`.
+    add_labels(data / "images/a.zarr", codes)  # The run continues after `predict --zarr-labels`.
     run.refuse_changed_data()
     # Earlier versions counted all files.
     save(checksum.earlier_checksums(found.cases))

@@ -282,7 +282,7 @@ def _rows_of_json(path: Path) -> Iterable[ClassRow]:
 
 
 def _without_text_ids(cells: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out ids that are no mask values, such as those of a data base."""
+    """Leave out ids that are not mask values, such as those of a data base."""
     value = cells.get("value")
     is_number = isinstance(value, int) or (isinstance(value, str) and value.isdigit())
     return {key: cell for key, cell in cells.items() if key != "value" or is_number}

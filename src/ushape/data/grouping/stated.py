@@ -22,7 +22,7 @@ def stated_keys(cases: Sequence[Case], option: str) -> tuple[list[str], str]:
             parentheses, or the whole match, is the group of the case.
 
     Raises:
-        ConfigError: if the option is no column and no valid regular expression.
+        ConfigError: if the option is neither a column nor a valid regular expression.
         DataError: if a case has no value in the column, or does not match the expression.
     """
     if option == NONE:

@@ -218,7 +218,7 @@ def join_series(images: Sequence[tuple[str, Path]], masks: Iterable[str]) -> lis
 
     Example: `p1/0001.dcm`, `p1/0002.dcm`, ... beside a mask `p1.nii.gz`; the slices may lie deeper,
     as in `p1/series/0001.dcm`. Slices with masks of their own remain single images. Contours of
-    radiotherapy are no images.
+    radiotherapy are not images.
 
     Args:
         masks: Keys of the masks.

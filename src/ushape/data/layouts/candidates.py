@@ -111,7 +111,7 @@ def holds_few_values(paths: Sequence[Path]) -> bool:
 
 
 def values_of(paths: Sequence[Path]) -> set[int]:
-    """Return the values of files, at least until there are too many; none if one is no mask.
+    """Return the values of files, at least until there are too many; none if one is not a mask.
 
     Damaged files are skipped.
     """

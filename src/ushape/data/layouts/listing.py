@@ -29,7 +29,7 @@ class Entries:
     """Folders, also those that are images; hidden ones are left out."""
 
     others: list[Path]
-    """Files and folders that are no images, also hidden ones."""
+    """Files and folders that are not images, also hidden ones."""
 
 
 @dataclass

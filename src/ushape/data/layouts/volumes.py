@@ -62,7 +62,7 @@ def find_modalities(folder: Path) -> LayoutMatch | None:
 
 
 def _case_of_mask(path: Path) -> tuple[Path, str] | None:
-    """Return folder and common beginning of the files of a case; None if `path` is no mask."""
+    """Return folder and common beginning of the files of a case; None if `path` is not a mask."""
     name = stem_of(path)
     if name.lower() in MASK_WORDS:
         return path.parent, ""

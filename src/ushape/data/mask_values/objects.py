@@ -34,7 +34,7 @@ the same colors in all masks."""
 
 MIN_SPREAD = 0.5
 """Spread of the positions of one value over all masks, relative to that of all values, from which
-values are no classes: regions of an atlas and wells of a plate are always at the same place."""
+values are not classes: regions of an atlas and wells of a plate are always at the same place."""
 
 MIN_DRIFT = 0.15
 """The same as a share of the image: 0.29 for objects that are anywhere, and 0.19 for nuclei of an

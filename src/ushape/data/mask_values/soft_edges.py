@@ -24,7 +24,7 @@ NOISE = float(COMPRESSION_NOISE)
 """Distance of values, 0 to 255, up to which they are the same one with compression noise."""
 
 MIN_CLASS = 5e-4
-"""Share of the pixels below which a value is no class in masks with compression noise."""
+"""Share of the pixels below which a value is not a class in masks with compression noise."""
 
 MAX_BLURRED = 0.2
 """Largest share of pixels halfway between two classes that are not beside both of them."""

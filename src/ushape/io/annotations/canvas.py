@@ -32,7 +32,7 @@ class Canvas:
             inside: (*B) bool, whether each pixel of the box is drawn.
             code: Code of the class; 0 for background.
             number: Number that an earlier call returned, if the pixels are another part of its
-                object; None: they are a new object; 0: they belong to no object.
+                object; None: they are a new object; 0: they do not belong to an object.
         """
         if code == 0:
             number = 0

@@ -216,7 +216,7 @@ def _patch_of(runs: Sequence[int], height: int) -> Patch:
         return 0, 0, np.zeros((0, 0), dtype=bool)
     columns, rows = np.divmod(starts, height)
     top, bottom = int(rows.min()), int((rows + lengths).max())
-    if bottom > height:  # A run that goes on in the next column.
+    if bottom > height:  # A run that continues in the next column.
         top, bottom = 0, height
     left, right = int(columns[0]), int(starts[-1] + lengths[-1] - 1) // height + 1
     first = (columns - left) * (bottom - top) + rows - top

@@ -86,7 +86,7 @@ def read_run_table(path: Path) -> Mapping[str, ImageShapes]:
     """
     columns = find_run_columns(path)
     if columns is None:
-        raise _invalid(path, "the first line names no columns of images and run lengths")
+        raise _invalid(path, "the first line does not name columns of images and run lengths")
     found: dict[str, list[Shape]] = {}
     for number, row in _rows_of(path):
         if len(row) != len(columns.names):

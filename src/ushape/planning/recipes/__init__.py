@@ -70,7 +70,7 @@ def load_recipe(recipe: Recipe | str) -> Recipe:
         return config.parse(Recipe, text, source=str(path))
     near = difflib.get_close_matches(recipe, RECIPES, n=3, cutoff=0.4)
     raise ConfigError(
-        f"{recipe} is neither the name of a recipe nor a YAML file.",
+        f"{recipe} is neither the name of a recipe, nor a YAML file, nor FILE.py:FUNCTION.",
         code="unknown_recipe",
         hint=f"{'Similar' if near else 'Known'} names: {', '.join(near or RECIPES)}. "
         "`ushape recipes auto > mine.yaml` writes a file to edit.",

@@ -79,7 +79,7 @@ function showSaved(session, edits) {
   const unsent = count === 1 ? "1 edit is" : `${count} edits are`;
   offline.hidden = session.isOnline;
   setText(offline, session.isOnline ? "" : "The studio's program does not answer. Start it again with the same command; "
-    + `this page then goes on by itself. ${count ? `${unsent} kept and will be sent.` : "Nothing is lost."}`);
+    + `this page then continues by itself. ${count ? `${unsent} kept and will be sent.` : "Nothing is lost."}`);
   const { pending = 0, error = null } = session.state?.saved ?? {};
   const saved = error ? "Not saved" : pending ? "Saving …" : "All saved";
   const sending = edits.isRefused ? "Not sent yet" : "Sending …";

@@ -82,7 +82,7 @@ export class TrainingStep {
 
   async start(values) {
     if (await attempt(() => request("/train", values))) {
-      say("The training started. You can go on drawing in the meantime.");
+      say("The training started. You can continue drawing in the meantime.");
       this.session.poll();
     }
   }
@@ -162,5 +162,5 @@ export class TrainingStep {
 function noteOf(annotated, runs) {
   if (!annotated) return "Draw on at least one image first (step 2).";
   const images = annotated === 1 ? "the one annotated image" : `all ${annotated} annotated images`;
-  return runs > 0 ? `Goes on from the last run, with ${images}.` : `Trains on ${images}. What is not annotated is ignored.`;
+  return runs > 0 ? `Continues from the last run, with ${images}.` : `Trains on ${images}. What is not annotated is ignored.`;
 }
