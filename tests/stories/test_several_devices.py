@@ -96,9 +96,67 @@ def test_a_killed_process_ends_the_training_which_can_be_resumed(cells, tiny, tm
     assert (folder / "report.html").exists()
 
 
-def _popen(*arguments, **environment):
+EPOCHS = 8
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(cells, tiny, tmp_path_factory):
+    """Run that two processes have trained at once."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    options = (*tiny, *SETTINGS, "--epochs", EPOCHS, "--devices", 2)
+    process = _popen("train", cells, "-o", folder, *options)
+    said, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, said
+    return folder
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals to processes")
+def test_training_that_was_killed_is_continued_exactly(uninterrupted, cells, tiny, tmp_path):
+    folder = tmp_path / "run"
+    options = (*tiny, *SETTINGS, "--epochs", EPOCHS, "--devices", 2)
+    process = _popen("train", cells, "-o", folder, *options)
+    wait_for(lambda: (folder / "checkpoints" / "last.ckpt").exists(), process, LIMIT_S)
+    process.kill()
+    process.communicate(timeout=LIMIT_S)  # Ends when all processes have closed their output.
+    assert 1 <= len(_rows(folder / "metrics.csv")) < EPOCHS
+
+    process = _popen("resume", folder)
+    said, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, said
+    assert "Epoch 1/" not in said
+    _require_same_training(uninterrupted, folder)
+
+
+def test_processes_of_torchrun_train_as_those_that_ushape_starts(
+    uninterrupted, cells, tiny, tmp_path
+):
+    folder = tmp_path / "run"
+    options = (*tiny, *SETTINGS, "--epochs", EPOCHS)
+    launcher = ("torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1")
+    launcher += (f"--master-port={free_port()}", "-m", "ushape")
+    process = _popen("train", cells, "-o", folder, *options, program=launcher)
+    said, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, said
+    assert said.count(f"Epoch {EPOCHS}/{EPOCHS}") == 1
+    _require_same_training(uninterrupted, folder)
+
+
+def _require_same_training(expected, found):
+    first, second = (
+        safetensors.numpy.load_file(run / "model.safetensors") for run in (expected, found)
+    )
+    assert first.keys() == second.keys()
+    assert [name for name in first if (first[name] != second[name]).any()] == []
+    names = ("epoch", "step", "loss", "validation_loss", "validation_dice")
+    tables = (_rows(run / "metrics.csv") for run in (expected, found))
+    first, second = ([[row[name] for name in names] for row in rows] for rows in tables)
+    assert first == second
+    assert (expected / "scores.csv").read_bytes() == (found / "scores.csv").read_bytes()
+
+
+def _popen(*arguments, program=("ushape",), **environment):
     return subprocess.Popen(
-        [sys.executable, "-m", "ushape", *map(str, arguments)],
+        [sys.executable, "-m", *program, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
