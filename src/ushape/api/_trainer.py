@@ -67,6 +67,7 @@ def open_cases(
             training_store,
             validation_store,
             class_pixels,
+            validation_pixels=np.asarray([fact.class_pixels for fact in validation]),
             initial=initial,
             budget_s=budget_s,
             resume=resume,

@@ -37,6 +37,7 @@ from ushape.errors import (
 from ushape.evaluation.storage import load_report
 from ushape.evaluation.summary import Summary
 from ushape.io.files import real_path, write_bytes
+from ushape.io.limits import sharing_processes
 from ushape.metrics.stats import PairedComparison, compare_paired
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
@@ -51,6 +52,7 @@ from ushape.planning.search_space import (
     settings_of,
     without_fixed,
 )
+from ushape.planning.shares import share_of_machine
 from ushape.planning.start_decision import TRIAL_SHARE
 from ushape.reports.search import SearchReport, TrialLine, write_search
 from ushape.training.study import Study, TrialRow, require_optuna
@@ -165,6 +167,7 @@ def tune(
         searches=config.setting_list(search),
         trials=trials,
         device=devices.names[0].partition(":")[0],
+        processes=len(devices.names) if devices.are_separate else 1,
         series=Series(folder / "tune.json", "search for settings"),
         console=console,
     )
@@ -196,6 +199,9 @@ class _Search:
     searches: tuple[str, ...]
     trials: int | None
     device: str
+    processes: int
+    """Number of trials that run at the same time."""
+
     series: Series
     console: Console
 
@@ -269,7 +275,7 @@ class _Search:
     def _plan(self, clock: Clock) -> DatasetStats:
         """Scan the data, split them, plan the first trial and divide the time."""
         options = replace(self.options, recipe=self.recipe)
-        machine = inspect_machine(self.device)
+        machine = share_of_machine(inspect_machine(self.device), self.processes)
         found, planned = plan_data(self.data, self.masks, options, machine, clock, self.console)
         plan, splits = planned.plan, planned.splits
         if not splits.validation:
@@ -345,7 +351,7 @@ class _Search:
         runner.run_all(self.final.folder.exists)
 
     def run_in_parallel(self, devices: Devices) -> None:
-        """Run the same command in a process for each device; one of them trains in the end."""
+        """Run the trials by the same command in a process for each device."""
         if self.options.recipe.code is not None:
             raise ConfigError(
                 f"The trials of {self.options.recipe.code.name} cannot run on several devices.",
@@ -381,6 +387,8 @@ class _Search:
             )
         chosen = settings_of(study.space, best.chosen)
         found = SearchResult(self.final.folder, chosen, tuple(rows), None)
+        if sharing_processes() > 1:
+            return found  # The process that has started this one trains, on the whole machine.
         try:
             with locked_in_turn(self.folder, self.final.folder.exists):
                 page = self._write(rows, best, chosen)

@@ -223,6 +223,9 @@ def _complete_older(values: dict[str, Any]) -> None:
     if isinstance(predict, dict):
         predict.setdefault("mirror_axes", [-2, -1])
     if isinstance(recipe, dict):
+        split = recipe.setdefault("split", {})
+        if isinstance(split, dict):
+            split.setdefault("spread_classes", False)
         labels = recipe.setdefault("labels", {})
         if isinstance(labels, dict):
             labels.setdefault("objects", "connected")

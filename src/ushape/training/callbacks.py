@@ -33,13 +33,14 @@ class KeepBest(Callback):
     the loss of the background alone would prefer a network that finds nothing.
 
     If there was no time to validate the last weights, they are kept: the best of the earlier ones
-    were learned at a high learning rate, often in a third of the steps.
+    were learned at a high learning rate, often in a third of the steps. After an interrupt, the
+    best of the validated weights are kept instead.
 
     The weights of every epoch are saved as well if `train.keep_epochs` is set.
     """
 
-    def __init__(self, run: Run):
-        self.run, self.best_epoch = run, -1
+    def __init__(self, run: Run, was_interrupted: Callable[[], bool] = lambda: False):
+        self.run, self.was_interrupted, self.best_epoch = run, was_interrupted, -1
         self.best_dice: float | None = -1.0
         self.best_ap: float | None = None
         self.best_loss: float | None = None
@@ -72,6 +73,8 @@ class KeepBest(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SegmentationModule)
+        if self.was_interrupted() and self.best_epoch >= 0:
+            self.is_validated = True  # The weights that are kept were.
         if self.is_validated:
             return
         self.best_epoch = trainer.current_epoch

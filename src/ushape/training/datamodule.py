@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning
@@ -27,6 +27,7 @@ class SegmentationData(lightning.LightningDataModule):
 
     Args:
         class_pixels: Pixels of each class in the training cases, (cases, classes).
+        validation_pixels: The same of the validation cases; None: not known.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class SegmentationData(lightning.LightningDataModule):
         training: SampleStore,
         validation: SampleStore,
         class_pixels: np.ndarray,
+        validation_pixels: np.ndarray | None = None,
     ):
         super().__init__()
         self.plan, self.validation = plan, validation
+        self.validation_pixels = validation_pixels
         self.dataset = build_patches(plan.recipe, plan.preprocessing, training, class_pixels)
 
     def train_dataloader(self) -> DataLoader[Patch]:
@@ -73,6 +76,8 @@ class SegmentationData(lightning.LightningDataModule):
         """Return a loader of the indices of the validation cases that are planned."""
         most = resolved(self.plan.recipe.train.validation_cases)
         chosen = spread_evenly(len(self.validation), most)
+        if chosen and self.validation_pixels is not None:
+            chosen = with_all_classes(chosen, self.validation_pixels)
         rank, ranks = self._place
         # Processes without a case would leave out the exchange of the scores, so that others wait.
         chosen += [NO_CASE] * (-len(chosen) % ranks)
@@ -96,6 +101,31 @@ def patch_size(plan: Plan) -> Callable[[float], tuple[int, ...]]:
 def spread_evenly(count: int, most: int) -> list[int]:
     """Return at most the given number of indices below count, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+
+
+def with_all_classes(chosen: Sequence[int], pixels: np.ndarray) -> list[int]:
+    """Exchange chosen cases for others until each foreground class is in one of them, if possible.
+
+    Otherwise, the validation of few cases could have no foreground, although other cases have some.
+    The rarest class comes first. Cases without which a class would be missing are kept.
+
+    Args:
+        chosen: Indices of cases.
+        pixels: Pixels of each class in all cases, background first.
+
+    Shapes:
+        pixels: (cases, classes).
+    """
+    has, own = pixels[:, 1:] > 0, list(chosen)
+    for number in np.argsort(has.sum(axis=0), kind="stable"):
+        candidates = np.flatnonzero(has[:, number])
+        if not len(candidates) or has[own, number].any():
+            continue
+        counts = has[own].sum(axis=0)
+        is_free = [not (has[case] & (counts == 1)).any() for case in own]
+        if any(is_free):
+            own[is_free.index(True)] = int(candidates[len(candidates) // 2])
+    return sorted(own)
 
 
 def worker_context() -> Any:

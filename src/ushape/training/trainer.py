@@ -92,6 +92,7 @@ def fit(
     validation: SampleStore,
     class_pixels: np.ndarray,
     *,
+    validation_pixels: np.ndarray | None = None,
     initial: Mapping[str, Tensor] | None = None,
     budget_s: float | None = None,
     resume: bool = False,
@@ -103,6 +104,7 @@ def fit(
 
     Args:
         class_pixels: Pixels of each class, (training cases, classes).
+        validation_pixels: The same of the validation cases; None: not known.
         initial: Weights to start from by name; None: those that the plan states.
         budget_s: Seconds from now until training must have ended, also if it is continued; None: as
             many epochs as planned.
@@ -124,10 +126,10 @@ def fit(
         initial = {}  # The checkpoint contains all weights.
     groups = [one.group for one in validation.cases]
     module = SegmentationModule(plan, validation, groups, initial, rank)
-    data = SegmentationData(plan, training, validation, class_pixels)
-    best, log = KeepBest(run), EpochLog(run, on_row)
-    pacer = pacer_of(plan, module.schedule, budget_s)
+    data = SegmentationData(plan, training, validation, class_pixels, validation_pixels)
     interrupt = threading.Event()
+    best, log = KeepBest(run, interrupt.is_set), EpochLog(run, on_row)
+    pacer = pacer_of(plan, module.schedule, budget_s)
     callbacks = [best, log, *_pacing(plan, pacer, budget_s, show_bar, rank)]
     if rank is not None:
         callbacks.append(Agreement(module.schedule, interrupt))

@@ -249,6 +249,16 @@ def test_keep_best_does_not_replace_validated_weights_at_the_end(plan, run):
     assert weight_in(run.weights_path) == 0.75
 
 
+def test_keep_best_keeps_validated_weights_after_an_interrupt(plan, run):
+    module, trainer = SegmentationModule(plan, [], []), FakeTrainer()
+    best = KeepBest(run, lambda: True)
+    validate(best, module, trainer, 0.75)
+    end_epoch(best, module, trainer)
+    best.on_train_end(trainer, module)
+    assert weight_in(run.weights_path) == 0.75
+    assert (best.best_dice, best.is_validated) == (0.75, True)
+
+
 def test_keep_best_saves_epochs_without_a_validation_if_asked(plan, run):
     train_config = replace(plan.recipe.train, keep_epochs=True)
     kept = replace(plan, recipe=replace(plan.recipe, train=train_config))

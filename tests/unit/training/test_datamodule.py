@@ -10,7 +10,12 @@ import ushape
 from ushape.data.cache import SampleStore
 from ushape.data.discovery import discover
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
-from ushape.training.datamodule import SegmentationData, spread_evenly, worker_context
+from ushape.training.datamodule import (
+    SegmentationData,
+    spread_evenly,
+    with_all_classes,
+    worker_context,
+)
 from ushape.training.module import NO_CASE
 
 
@@ -18,6 +23,27 @@ def test_spread_evenly_returns_validation_cases_over_the_whole_range():
     assert spread_evenly(10, 4) == [0, 3, 6, 9]
     assert spread_evenly(3, 8) == [0, 1, 2]
     assert spread_evenly(5, 1) == [0]
+
+
+def test_few_validation_cases_have_all_classes_if_possible():
+    pixels = np.array([[9, 0, 0]] * 9)
+    pixels[3, 1] = pixels[5, 1] = 4
+    assert with_all_classes([0, 8], pixels) == [5, 8]
+    assert with_all_classes([3, 8], pixels) == [3, 8]
+    pixels[7, 2] = 1
+    assert with_all_classes([0, 8], pixels) == [5, 7]
+    assert with_all_classes([4], pixels) == [7]
+    assert with_all_classes([0, 2, 4, 6, 8], np.array([[9, 0]] * 9)) == [0, 2, 4, 6, 8]
+
+
+def test_validation_is_never_without_foreground_if_some_case_has_it():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        count, most = int(rng.integers(1, 20)), int(rng.integers(1, 8))
+        pixels = rng.integers(0, 2, (count, 3)) * (rng.random((count, 3)) < 0.2)
+        chosen = with_all_classes(spread_evenly(count, most), pixels)
+        assert len(set(chosen)) == min(count, most)
+        assert pixels[chosen, 1:].any() == pixels[:, 1:].any()
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
