@@ -17,7 +17,7 @@ from ushape._version import __version__
 from ushape.api import FUNCTIONS, load_function
 from ushape.errors import ConfigError, DataError, PlanError, RunError, UshapeError
 
-if TYPE_CHECKING:  # Type checkers and editors do not know the table FUNCTIONS.
+if TYPE_CHECKING:  # Type checkers, editors and the website do not know the table FUNCTIONS.
     from ushape.api.check import check as check
     from ushape.api.cross_validate import cross_validate as cross_validate
     from ushape.api.evaluate import evaluate as evaluate
@@ -50,7 +50,28 @@ __all__ = [
     "RunError",
     "UshapeError",
     "__version__",
-    *FUNCTIONS,
+    "check",
+    "compare",
+    "cross_validate",
+    "evaluate",
+    "example",
+    "export_model",
+    "fetch",
+    "find_learning_rate",
+    "learning_curve",
+    "load",
+    "open_studio",
+    "plan",
+    "predict",
+    "predict_zarr",
+    "preview",
+    "recipes",
+    "report",
+    "resume",
+    "serve",
+    "train",
+    "tune",
+    "weight_map",
 ]
 
 
