@@ -34,9 +34,9 @@ from ushape.types import (
 BLACK_AND_WHITE = "Masks with soft edges have to be saved as black and white, in a lossless format."
 
 NUMBERED_PART = (
-    "If the values number the objects of a class, masks of several classes cannot be read: black "
-    "and white would join objects that touch. Save objects and classes as COCO or GeoJSON, or "
-    "train a single class with --masks FOLDER --set labels.instances=true."
+    "If the values are object numbers, they cannot be read from one folder per class. Do not "
+    "convert them to black and white, which merges touching objects. Save objects and classes as "
+    "COCO or GeoJSON, or train a single class with --masks FOLDER --set labels.instances=true."
 )
 
 
