@@ -21,7 +21,7 @@ PLACES = 4
 """Number of decimals of positions in mm that distinguish slices."""
 
 MAX_TILT = 1e-3
-"""Largest difference of direction cosines within one series."""
+"""Largest difference of direction cosines within one series, and largest error of rounded ones."""
 
 
 def functional_group(data: Any, frame: int, name: str) -> Any:
@@ -93,7 +93,11 @@ def slice_distance(
                 code="dicom_series_uneven",
                 hint="A slice is missing or present twice.",
             )
-    aside = np.ptp(along[:, :2], axis=0)
+    height = along[:, 2:] - along[0, 2]
+    tilt = (along[-1, :2] - along[0, :2]) / height[-1] if len(along) > 1 else np.zeros(2)
+    # Rounded direction cosines look like a small tilt, which adds up over many slices.
+    straight = along[:, :2] - height * np.where(np.abs(tilt) <= MAX_TILT, tilt, 0)
+    aside = np.ptp(straight, axis=0)
     if (aside > MAX_UNEVEN * np.array(pixel_mm)[::-1]).any():
         raise DataError(
             f"{names[-1]} does not lie behind the first one: the slices are shifted by up to "

@@ -17,6 +17,7 @@ from dicoms import (
 from ushape import io
 from ushape.errors import DataError
 from ushape.io.annotations import rtstruct
+from ushape.io.dicom_position import axes_of, slice_distance
 from ushape.types import ShapesMask
 
 ALONG_ROWS, ALONG_COLUMNS = np.array(COSINES[:3]), np.array(COSINES[3:])
@@ -160,3 +161,21 @@ def test_dose_with_a_missing_slice_is_refused(tmp_path):
     save_dose(tmp_path / "dose.dcm", (0, 3, 6, 12, 15))
     with raises_code(DataError, "dicom_series_uneven"):
         io.read(tmp_path / "dose.dcm")
+
+
+@pytest.mark.parametrize(("slices", "step", "pixel"), [(256, 0.7, 0.5), (400, 0.5, 0.35)])
+def test_long_series_whose_cosines_have_three_decimals_is_not_tilted(slices, step, pixel):
+    angle = np.radians(1.8)
+    along_x = [np.cos(angle), np.sin(angle), 0]
+    normal = np.cross(along_x, [0, 0, 1])
+    positions = np.arange(slices)[:, None] * step * normal
+    axes = axes_of([*np.round(along_x, 3).tolist(), 0, 0, 1])
+    assert np.ptp(positions @ axes[0]) > 0.1 * pixel
+    names = [f"{number}" for number in range(slices)]
+    distance = slice_distance(names, positions, axes, (pixel, pixel))
+    assert distance == pytest.approx(step, rel=1e-5)
+    tilted = positions + np.arange(slices)[:, None] * step * 0.0015 * axes[0]
+    jump = positions + 0.2 * pixel * (np.arange(slices)[:, None] == slices // 2) * axes[1]
+    for wrong in (tilted, jump):
+        with raises_code(DataError, "sheared_grid"):
+            slice_distance(names, wrong, axes, (pixel, pixel))
