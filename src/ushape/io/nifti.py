@@ -152,11 +152,13 @@ def _corrections(
     """
     used = header.spacing[: min(3, max(1, header.axes))]
     has_rotation = header.qform > 0 and all(0 < step < math.inf for step in used)
-    if header.sform > 0 and math.isfinite(header.shear):
+    has_matrix = bool(np.isfinite(header.matrix).all()) and math.isfinite(header.shear)
+    if header.sform > 0 and has_matrix:
         is_same = has_rotation and _are_same_place(header)
         return ({}, ()) if is_same else _correct_matrix(path, header)
     if has_rotation:
-        return {}, ()  # ITK then ignores a matrix that it cannot read.
+        # ITK would use numbers of the matrix that are not finite.
+        return ({"forms": (header.qform, 0)} if header.sform > 0 else {}), ()
     changes: dict[str, tuple[float, ...]] = {}
     if header.sform > 0:
         changes["forms"] = (header.qform, 0)

@@ -147,3 +147,16 @@ def test_volumes_with_two_equal_positions_are_read_without_a_copy(tmp_path, monk
     path = save(tmp_path / "x.nii", np.zeros(SHAPE, np.int16), SCANNER)
     monkeypatch.setattr(io.nifti.tempfile, "TemporaryDirectory", None)
     assert position_of(path) == pytest.approx(SCANNER)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("places", [np.s_[:], np.s_[3], np.s_[0]])
+def test_qform_is_the_position_if_sform_is_not_finite(number, places, tmp_path):
+    image = nibabel.Nifti1Image(np.zeros(SHAPE, np.int16), None)
+    image.header.set_qform(OTHERS["turned"], 1)
+    image.header.set_sform(OTHERS["turned"], 2)
+    for row in "xyz":
+        image.header[f"srow_{row}"][places] = number
+    path = tmp_path / "x.nii"
+    nibabel.save(nibabel.Nifti1Image(np.zeros(SHAPE, np.int16), None, image.header), path)
+    assert position_of(path) == pytest.approx(OTHERS["turned"], abs=1e-4)
