@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import time
 import uuid
 import zlib
@@ -332,7 +333,10 @@ def _merge_events(last: dict[str, bytes], events: Mapping[str, bytes]) -> None:
 
 
 def _time_of(line: bytes) -> float:
-    return float((parse_line(line) or {}).get("time", 0.0))
+    """Return the time of a line; 0 if it states none, or no finite number."""
+    time_s = (parse_line(line) or {}).get("time")
+    is_number = isinstance(time_s, (int, float)) and not isinstance(time_s, bool)
+    return float(time_s) if is_number and abs(time_s) <= sys.float_info.max else 0.0
 
 
 def _name_in(line: bytes) -> str | None:

@@ -236,3 +236,14 @@ def test_order_of_the_calls_counts_although_a_clock_is_wrong(case, output, monke
     predict_part(output, case, "a.png", "2-of-3", OTHER)
     assert not Manifest(output, {}).is_done(Path("a.png"), case)
     assert Manifest(output, OTHER).is_done(Path("a.png"), case)
+
+
+@pytest.mark.parametrize("time", ["null", '"x"', "true", "[]", "NaN", "1e999", "1" + 400 * "0"])
+def test_line_whose_time_is_no_number_is_older_than_all_others(case, output, time):
+    finish(output, case, {"weights": "a"})
+    folder = output / PARTS_FOLDER
+    folder.mkdir()
+    for name, made_by in (("1", {"weights": "a"}), ("2", {"weights": "b"})):
+        lines = [json.dumps({"made_by": made_by}), f'{{"image": "{BELOW}", "time": {time}}}']
+        (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    assert Manifest(output, {"weights": "a"}).finished == [BELOW]
