@@ -138,7 +138,7 @@ class RemoteFiles:
         try:
             if self._uploads is not None:
                 if error is None or isinstance(error, DataError):
-                    self._uploads.finish()  # Also if some of the images could not be predicted.
+                    self._finish(self._uploads)  # Also if some images could not be predicted.
                 else:
                     self._uploads.stop()
         finally:
@@ -150,6 +150,15 @@ class RemoteFiles:
                 remove_quietly(self._work)
         if isinstance(error, UshapeError):
             error.message = renamed(error.message, self._renamed)
+
+    @staticmethod
+    def _finish(uploads: Uploads) -> None:
+        """Upload everything, or what is complete if this is interrupted or fails."""
+        try:
+            uploads.finish()
+        except BaseException:
+            uploads.stop()
+            raise
 
     @property
     def local_folders(self) -> list[Path]:

@@ -108,3 +108,21 @@ def test_copies_of_a_run_do_not_change_while_they_are_used(bucket, tmp_path, is_
         assert_kept(data)
     with locked(data.parent):
         pass
+
+
+@pytest.mark.parametrize("error", [None, DataError("an image")])
+@pytest.mark.parametrize("problem", [KeyboardInterrupt(), Terminated(15), RunError("the server")])
+def test_interrupted_last_upload_is_stopped(place, error, problem):
+    done = []
+
+    def finish():
+        raise problem
+
+    files = RemoteFiles("memory://bucket/x", "memory://bucket/masks", Console(quiet=True))
+    files._uploads = SimpleNamespace(
+        finish=finish, **{name: partial(done.append, name) for name in ("stop", "close")}
+    )
+    with pytest.raises(type(problem)), files:
+        if error is not None:
+            raise error
+    assert done == ["stop", "close"]

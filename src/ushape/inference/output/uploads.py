@@ -216,8 +216,10 @@ class Uploads:
         """Wait for uploads, or only look at those that have ended; raise their exceptions."""
         with self._guard:
             ended = [one for one in self._uploads if one.done() or not only_finished]
-            self._uploads = [one for one in self._uploads if one not in ended]
         for upload in ended:
+            wait([upload])  # If this is interrupted, `stop` waits for it.
+            with self._guard:
+                self._uploads.remove(upload)
             upload.result()
 
     def _upload_batch(self, batch: Sequence[tuple[Line, Mapping[str, Path]]]) -> None:
