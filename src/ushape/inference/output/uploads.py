@@ -34,7 +34,7 @@ BATCH_S = 60.0
 """Time after which the outputs of an image are uploaded although the batch is small, in seconds."""
 
 STOP_S = 10.0
-"""Time for which a call that was interrupted still uploads complete outputs, in seconds."""
+"""Time after which a call that was interrupted begins no upload of a file, in seconds."""
 
 Line = dict[str, Any]
 
@@ -158,7 +158,7 @@ class Uploads:
         self._merge_logs()
 
     def stop(self) -> None:
-        """Upload the outputs that are complete, for a few seconds at most.
+        """Upload the outputs that are complete; begin no further file after a few seconds.
 
         This is for a call that ends early: the next one need not predict these images again. Errors
         are ignored, since the call already ends with one.
@@ -170,7 +170,7 @@ class Uploads:
             self._remote.give_up()
 
     def close(self) -> None:
-        """Wait for the upload in progress, and begin no other one."""
+        """Wait for the files that are being transferred, and begin no other upload."""
         with self._guard:
             if self._timer is not None:
                 self._timer.cancel()
