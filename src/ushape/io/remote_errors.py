@@ -59,6 +59,17 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
 
 
+S3_HINT = (
+    "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or those of your provider. "
+    "For public data, set FSSPEC_S3_ANON=true (FSSPEC_GS_TOKEN=anon)."
+)
+
+GOOGLE_HINT = (
+    "Set GOOGLE_APPLICATION_CREDENTIALS to a file with valid credentials, or renew them with "
+    "`gcloud auth application-default login`. For public data, set FSSPEC_GS_TOKEN=anon."
+)
+
+
 def explain(error: Exception, where: str) -> Exception | None:
     """Return the exception to raise, or None if the same call may succeed later."""
     status, kind = _status_of(error), type(error).__name__
@@ -70,8 +81,7 @@ def explain(error: Exception, where: str) -> Exception | None:
         return ConfigError(
             f"{where}: no valid credentials were found ({without_queries(error)}).",
             code="remote_credentials",
-            hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or those of "
-            "your provider. For public data, set FSSPEC_S3_ANON=true (FSSPEC_GS_TOKEN=anon).",
+            hint=GOOGLE_HINT if where.startswith("gs://") else S3_HINT,
         )
     if isinstance(error, PermissionError) or status == 403:
         return ConfigError(

@@ -8,6 +8,7 @@ import pytest
 from codes import raises_code
 from ushape.errors import ConfigError, DataError, MissingPackageError, RunError, TemporaryError
 from ushape.io import remote
+from ushape.io.remote_errors import explain
 from ushape.io.remote import RemoteFile, RemoteFolder, shown, url_of
 
 
@@ -466,3 +467,13 @@ def test_name_that_is_too_long_or_taken_is_an_error_of_this_file(memory, tmp_pat
     for name, code in (("n" * 300, "remote_name_too_long"), ("a/b", "remote_name_conflict")):
         with raises_code(DataError, code):
             remote.fetch(RemoteFile(name, 1, ""), tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [("gs://bucket/a", "GOOGLE_APPLICATION_CREDENTIALS"), ("s3://bucket/a", "AWS_ACCESS_KEY_ID")],
+)
+def test_missing_credentials_are_those_of_the_provider(url, name):
+    error = explain(HttpError(401), url)
+    assert isinstance(error, ConfigError)
+    assert name in error.hint
