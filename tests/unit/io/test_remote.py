@@ -8,8 +8,8 @@ import pytest
 from codes import raises_code
 from ushape.errors import ConfigError, DataError, MissingPackageError, RunError, TemporaryError
 from ushape.io import remote
-from ushape.io.remote_errors import explain
 from ushape.io.remote import RemoteFile, RemoteFolder, shown, url_of
+from ushape.io.remote_errors import explain
 
 
 @pytest.fixture

@@ -116,8 +116,8 @@ class Manifest:
         """Write the lines of the logs of all parts into that of the folder, and remove those logs.
 
         A log that has grown since it was read is kept for the next call. So is the log of a part of
-        another call, until outputs of all its images were replaced. The lines of another call in the
-        log of the folder are dropped, also about images that were not replaced.
+        another call, until outputs of all its images were replaced. The lines of another call in
+        the log of the folder are dropped, also about images that were not replaced.
         """
         if not self._read_bytes or self.part:
             return
