@@ -122,7 +122,6 @@ def test_interrupted_last_upload_is_stopped(place, error, problem):
     files._uploads = SimpleNamespace(
         finish=finish, **{name: partial(done.append, name) for name in ("stop", "close")}
     )
-    with pytest.raises(type(problem)), files:
-        if error is not None:
-            raise error
+    with pytest.raises(type(problem)):
+        files.__exit__(type(error), error, None)
     assert done == ["stop", "close"]
