@@ -335,7 +335,7 @@ def _merge_events(last: dict[str, bytes], events: Mapping[str, bytes]) -> None:
 
 def _time_of(line: bytes) -> float:
     """Return the time of a line; 0 if it states none, or no finite number."""
-    time_s = (parse_line(line) or {}).get("time")
+    time_s: Any = (parse_line(line) or {}).get("time")
     is_number = isinstance(time_s, (int, float)) and not isinstance(time_s, bool)
     return float(time_s) if is_number and abs(time_s) <= sys.float_info.max else 0.0
 
