@@ -117,3 +117,18 @@ def test_processes_share_trials_and_a_killed_one_loses_only_its_trial(dishes, tm
         "0.02",
         "planned",
     ]
+
+
+def test_search_on_several_devices_trains_in_the_end_on_the_whole_machine(ushape, dishes, tmp_path):
+    folder = tmp_path / "out"
+    settings = [f"--set={one}" for one in (*TINY, "train.steps_per_epoch=2")]
+    search = ("--epochs=1", "--trials=2", "--search=train.learning_rate=0.01")
+    ended = ushape("tune", dishes, "-o", folder, "--device=cpu,cpu", *search, *settings)
+    assert ended.code == 0, ended.output + ended.error
+    assert "Final training:" in ended.output
+    logs = [path.read_text() for path in folder.glob("process-*.log")]
+    assert len(logs) == 2
+    assert not any("Final training:" in text for text in logs)
+    final, trial = (Run(folder / name).load_plan().machine for name in ("best", "trials/001"))
+    assert final.main_memory_bytes // 2 == trial.main_memory_bytes
+    assert max(1, final.cores // 2) == trial.cores
