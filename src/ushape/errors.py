@@ -26,7 +26,7 @@ class UshapeError(Exception):
             the class.
         hint: What to do next; empty if nothing can be advised.
         continuation: How to continue afterwards, as the end of the hint; empty if nothing can be
-            continued. Who knows better replaces it, as of a trial that cannot be continued itself.
+            continued. A caller may replace it, since a trial cannot be continued by itself.
     """
 
     default_code: ClassVar[str] = "ushape_error"

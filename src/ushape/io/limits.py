@@ -42,7 +42,7 @@ def sharing_processes(environment: Mapping[str, str] = os.environ) -> int:
     """Return how many trainings share the cores and the main memory of this machine.
 
     Raises:
-        ConfigError: if the environment variable is no positive number.
+        ConfigError: if the environment variable is not a positive number.
     """
     text = environment.get(PROCESSES) or "1"
     if not text.isdecimal() or int(text) < 1:

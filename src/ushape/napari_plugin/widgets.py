@@ -111,7 +111,8 @@ def origin_of(labels: Any, image: Any, run: Path | None) -> Origin:
 def _source_of(layer: Any) -> Path | None:
     """Return the file that a layer was opened from, if ushape reads it as it is shown.
 
-    A photograph that is not turned as its file states (EXIF) would get a mask turned otherwise.
+    A photograph that is shown without the orientation of its file (EXIF) would get a mask with
+    another orientation.
     """
     place = getattr(getattr(layer, "source", None), "path", None)
     if place is None or not Path(place).exists() or not io.is_image(Path(place)):

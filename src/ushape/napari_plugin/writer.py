@@ -65,7 +65,7 @@ def save_annotation(data: Any, origin: Origin, folder: Path, *, overwrite: bool 
             "The labels layer has no image file, so there is no name for the mask.",
             code="image_unknown",
             hint="Choose an image layer that was opened from a file. A photograph must be shown "
-            "turned as its file states (EXIF).",
+            "in the orientation that its file states (EXIF).",
         )
     encoding = encoding_of(origin, labels)
     target = folder / f"{io.stem_of(origin.image)}{_suffix_for(encoding, labels, origin)}"

@@ -428,8 +428,8 @@ class _Editor:
     def _number_beside(self, prediction: StoredPrediction, window: Window, predicted: int) -> int:
         """Return the number that most of a predicted object has in the planes beside this one.
 
-        So slices of one object that are accepted one after another stay one object. 0 if there is
-        none.
+        With it, slices of one object that are accepted one after another become one object. It is 0
+        if there is none.
         """
         own, found = self.edit, []
         depth = self.annotation.grid.shape["zyx".index(own.plane)]

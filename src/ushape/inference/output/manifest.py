@@ -91,7 +91,7 @@ class Manifest:
     def reload(self) -> None:
         """Read all logs in the folder again.
 
-        Of an image, either its last line remains, or the time of a later line of another call.
+        For each image, this keeps its last line, or the time of a later line of another call.
         """
         self._last, self._last_of_others, self._times_in = {}, {}, {}
         for path in _logs_in(self.folder):
