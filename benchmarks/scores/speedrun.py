@@ -253,20 +253,21 @@ def call(variant: Variant, arguments: Sequence[str]) -> None:
 
 
 def read_curve(path: Path, start_s: float) -> tuple[list[tuple[float, float]], int]:
-    """Return the validation Dice after each epoch, and the number of steps.
+    """Return the validation Dice after each epoch that was validated, and the number of steps.
 
     Args:
         start_s: Seconds from the start of the command to the plan, after which the epochs begin.
 
     Returns:
-        Seconds from the start of the command and Dice of each epoch; steps.
+        Seconds from the start of the command and Dice of each of these epochs; steps.
     """
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     curve, elapsed_s = [], start_s
     for row in rows:
         elapsed_s += float(row["seconds"])
-        curve.append((round(elapsed_s, 2), float(row["validation_dice"])))
+        if row["validation_dice"]:
+            curve.append((round(elapsed_s, 2), float(row["validation_dice"])))
     return curve, int(rows[-1]["step"])
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import MutableMapping
 from types import FrameType
 
-from ushape.errors import REPEAT, Terminated
+from ushape.interrupts import REPEAT, Terminated
 
 _received: list[int] = []
 """Signals that asked the command to end; typer replaces the exception that they raise."""

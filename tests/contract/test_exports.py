@@ -147,31 +147,45 @@ def test_graph_of_masks_can_be_moved_to_another_device(kind, tmp_path):
     check_devices(graph, graph)
 
 
-def check_devices_of_files(graph, folder):
-    """Check the devices of the two formats of PyTorch; the other runtimes choose their own."""
-    write_format("pt2", graph, folder / "model.pt2")
-    check_devices(graph, torch.export.load(folder / "model.pt2").module())
-    # A trace cannot be computed on the device meta, so its constants are checked instead.
-    write_format("torchscript", graph, folder / "model.pt")
-    inlined = torch.jit.load(folder / "model.pt").inlined_graph
-    constants = list(inlined.findAllNodes("prim::Constant"))
-    kinds = [one.output().type().kind() for one in constants]
-    assert "NoneType" in kinds
-    assert "DeviceObjType" not in kinds
-    for one, kind in zip(constants, kinds, strict=True):
-        assert kind != "TensorType" or one.t("value").dim() == 0, one
+def check_devices_of_file(name, path, graph):
+    """Check the devices of a file in a format of PyTorch; the other runtimes choose their own."""
+    if name == "pt2":
+        check_devices(graph, torch.export.load(path).module())
+    elif name == "torchscript":
+        # A trace cannot be computed on the device meta, so its constants are checked instead.
+        constants = list(torch.jit.load(path).inlined_graph.findAllNodes("prim::Constant"))
+        kinds = [one.output().type().kind() for one in constants]
+        assert "NoneType" in kinds
+        assert "DeviceObjType" not in kinds
+        for one, kind in zip(constants, kinds, strict=True):
+            assert kind != "TensorType" or one.t("value").dim() == 0, one
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_torchscript_and_pt2_can_be_moved_to_another_device(tmp_path):
+def test_torchscript_can_be_moved_to_another_device(tmp_path):
     run = write_run(tmp_path / "run", downscale=1.5, square=True)
-    check_devices_of_files(build_graph(run, ExportOptions(output="mask")), tmp_path)
+    graph, path = build_graph(run, ExportOptions(output="mask")), tmp_path / "model.pt"
+    write_format("torchscript", graph, path)
+    check_devices_of_file("torchscript", path, graph)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_every_kind_of_torchscript_and_pt2_can_be_moved_to_another_device(run, tmp_path):
-    check_devices_of_files(build_graph(run, ExportOptions()), tmp_path)
+@pytest.mark.parametrize("kind", ["all symmetries", "fixed shape", "stem"])
+@pytest.mark.parametrize("name", ["torchscript", "pt2"])
+def test_files_of_further_kinds_can_be_moved_to_another_device(name, kind, tmp_path):
+    graph = build_graph(write_run(tmp_path / "run", **KINDS[kind]), ExportOptions())
+    path = tmp_path / f"model{FORMATS[name].suffix}"
+    write_format(name, graph, path)
+    check_devices_of_file(name, path, graph)
+
+
+@pytest.mark.slow
+def test_pt2_of_masks_can_be_moved_to_another_device(tmp_path):
+    run = write_run(tmp_path / "run", downscale=1.5, square=True)
+    graph, path = build_graph(run, ExportOptions(output="mask")), tmp_path / "model.pt2"
+    write_format("pt2", graph, path)
+    check_devices_of_file("pt2", path, graph)
 
 
 def test_graph_of_masks_decides_as_ushape_does(tmp_path):
@@ -205,6 +219,7 @@ def check_format(name, graph, folder):
     path, parity = write_equal(name, graph, folder)
     again = prove_parity(FORMATS[name].open(path), graph)
     assert again == parity
+    return path
 
 
 def write_equal(name, graph, folder):
@@ -223,11 +238,12 @@ def test_onnx_equals_ushape(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("kind", WRITTEN)
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_equals_ushape(name, kind, tmp_path):
-    run = write_run(tmp_path / "run", **KINDS[kind])
-    check_format(name, build_graph(run, ExportOptions()), tmp_path)
+    graph = build_graph(write_run(tmp_path / "run", **KINDS[kind]), ExportOptions())
+    check_devices_of_file(name, check_format(name, graph, tmp_path), graph)
 
 
 @pytest.mark.slow

@@ -13,8 +13,9 @@ import pytest
 import ushape
 from codes import raises_code
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
-from ushape.errors import ConfigError, DataError, Terminated
+from ushape.errors import ConfigError, DataError
 from ushape.inference.output.writer import PredictionWriter
+from ushape.interrupts import Terminated
 from ushape.io.remote import RemoteFolder
 
 pytest.importorskip("moto")

@@ -1,8 +1,6 @@
 import errno
-import os
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -13,7 +11,6 @@ from ushape.errors import (
     DataError,
     MissingPackageError,
     PlanError,
-    at_first_interrupt,
     check_range,
     explained,
     plain_finding,
@@ -74,44 +71,6 @@ def test_low_limit_of_virtual_memory_is_refused_before_libraries_are_loaded():
     assert "Hint: " in found.stderr
 
 
-# In a process of its own: a signal in a process that has quantized with NNCF crashes it.
-def run_script(script):
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-
-
-def test_at_first_interrupt_acts_once_and_the_second_one_raises():
-    run_script("""
-import signal
-from ushape.errors import at_first_interrupt
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-calls = []
-with at_first_interrupt(lambda: calls.append(1)):
-    signal.raise_signal(signal.SIGINT)
-    assert calls == [1]
-    try:
-        signal.raise_signal(signal.SIGINT)
-    except KeyboardInterrupt:
-        calls.append("interrupted")
-assert calls == [1, "interrupted"]
-assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-""")
-
-
-def test_at_first_interrupt_runs_the_block_in_other_threads():
-    found = []
-
-    def work():
-        with at_first_interrupt(lambda: None):
-            found.append(1)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert found == [1]
-
-
 @pytest.mark.parametrize(
     ("message", "shown"),
     [
@@ -123,26 +82,6 @@ def test_at_first_interrupt_runs_the_block_in_other_threads():
 )
 def test_plain_finding_leaves_out_the_words_of_the_library(message, shown):
     assert plain_finding(message) == shown
-
-
-@pytest.mark.skipif(os.name != "posix", reason="sends signals")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_interrupts_are_held_off_until_the_end_of_the_block(name):
-    run_script(f"""
-import os, signal
-from ushape.errors import interrupts_held_off
-
-signal.signal(signal.{name}, signal.default_int_handler)
-seen = []
-try:
-    with interrupts_held_off():
-        os.kill(os.getpid(), signal.{name})
-        seen.append("end of the block")
-except KeyboardInterrupt:
-    seen.append("interrupted")
-assert seen == ["end of the block", "interrupted"]
-assert signal.getsignal(signal.{name}) is signal.default_int_handler
-""")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

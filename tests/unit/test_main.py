@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
 SCRIPT = """
 import os, signal, sys, time
 from ushape import __main__, cli
-from ushape.errors import hint_after_interrupt
+from ushape.interrupts import hint_after_interrupt
 
 def receive():
     with hint_after_interrupt("To continue: repeat."):

@@ -19,7 +19,17 @@ SOURCE = Path(ushape.__file__).parent
 ROOT = Path(__file__).parents[2]
 
 LEVELS = (
-    {"_version", "errors", "formatting", "config", "types", "labels", "normalization", "console"},
+    {
+        "_version",
+        "errors",
+        "interrupts",
+        "formatting",
+        "config",
+        "types",
+        "labels",
+        "normalization",
+        "console",
+    },
     {"io", "transforms", "models", "losses", "metrics", "instances"},
     {"data", "datasets"},
     {"planning"},

@@ -15,7 +15,8 @@ from ushape.console import Clock, Console
 from ushape.data.cache import SampleStore
 from ushape.data.scan import DatasetStats
 from ushape.data.splits import has_foreground
-from ushape.errors import UshapeError, hint_after_interrupt
+from ushape.errors import UshapeError
+from ushape.interrupts import hint_after_interrupt
 from ushape.io.files import remove_leftovers, temporary_name
 from ushape.planning.plan import Plan
 from ushape.planning.planner import Measured, Planned

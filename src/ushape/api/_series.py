@@ -17,7 +17,8 @@ from ushape.api.train import TrainResult, resume
 from ushape.console import Console
 from ushape.data.checksum import has_checksum
 from ushape.data.discovery import discover
-from ushape.errors import REPEAT, RunError, UshapeError, hint_after_interrupt
+from ushape.errors import RunError, UshapeError
+from ushape.interrupts import REPEAT, hint_after_interrupt
 from ushape.io.files import read_json, remove_leftovers, write_json
 from ushape.io.lock import is_unused, locked
 from ushape.planning.run import Run

@@ -17,8 +17,8 @@ from ushape.data.checks.finding import Finding
 from ushape.data.checks.fix import CopyChange, refuse_target, write_fixed_copy
 from ushape.data.scan import class_shares
 from ushape.data.splits import PARTS
-from ushape.errors import REPEAT, hint_after_interrupt
 from ushape.formatting import pluralize
+from ushape.interrupts import REPEAT, hint_after_interrupt
 from ushape.io.files import real_path, write_bytes
 from ushape.io.lock import locked
 from ushape.planning.data_settings import apply_data_settings

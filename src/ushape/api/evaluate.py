@@ -16,11 +16,12 @@ from ushape.data.grouping import Grouping
 from ushape.data.preprocessing import by_group
 from ushape.data.scan import DatasetStats, with_groups
 from ushape.data.slices import describe_missing
-from ushape.errors import REPEAT, ConfigError, DataError, RunError, hint_after_interrupt
+from ushape.errors import ConfigError, DataError, RunError
 from ushape.evaluation.storage import refuse_existing
 from ushape.evaluation.summary import Summary
 from ushape.formatting import pluralize
 from ushape.inference.predictor import Predictor
+from ushape.interrupts import REPEAT, hint_after_interrupt
 from ushape.io.files import real_path
 from ushape.io.lock import locked
 from ushape.labels import LabelSpace

@@ -21,7 +21,8 @@ from ushape.datasets.download import (
     kagglehub,
 )
 from ushape.datasets.unpack import NoRoomError, unpack
-from ushape.errors import REPEAT, ConfigError, DataError, hint_after_interrupt
+from ushape.errors import ConfigError, DataError
+from ushape.interrupts import REPEAT, hint_after_interrupt
 from ushape.io.lock import LOCK_FILE, locked
 
 

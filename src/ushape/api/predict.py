@@ -24,7 +24,7 @@ from ushape.console import Console
 from ushape.data.inputs import Input
 from ushape.data.preprocessing import by_group
 from ushape.distributed.parts import Part, parse_part, part_of_task
-from ushape.errors import REPEAT, DataError, hint_after_interrupt
+from ushape.errors import DataError
 from ushape.formatting import pluralize
 from ushape.inference.output import (
     ContourFormat,
@@ -43,6 +43,7 @@ from ushape.inference.predictor import (
 )
 from ushape.inference.prefetch import overlap
 from ushape.inference.streaming import StreamedImage, StreamedPrediction
+from ushape.interrupts import REPEAT, hint_after_interrupt
 from ushape.io import ProbabilityType
 from ushape.io.files import remove_leftovers
 from ushape.io.lock import locked

@@ -27,9 +27,10 @@ from ushape.distributed.blocks import Execute, run_serially, run_task
 from ushape.distributed.image_mark import mark_of_image
 from ushape.distributed.parts import Part, parse_part, part_of_task
 from ushape.distributed.scheduling import dask_executor
-from ushape.errors import REPEAT, ConfigError, RunError, hint_after_interrupt
+from ushape.errors import ConfigError, RunError
 from ushape.formatting import pluralize, size_text
 from ushape.inference.predictor import Predictor
+from ushape.interrupts import REPEAT, hint_after_interrupt
 from ushape.io.files import absolute_path, real_path, refuse_existing_output, remove_quietly
 from ushape.io.streaming.ome_listing import list_label
 from ushape.io.streaming.ome_pyramid import OmeVersion

@@ -9,8 +9,9 @@ from pathlib import Path
 from ushape.api._named_runs import run_folders
 from ushape.config import setting_list
 from ushape.console import Console
-from ushape.errors import ConfigError, hint_after_interrupt, require_package
+from ushape.errors import ConfigError, require_package
 from ushape.inference.predictor import Predictor
+from ushape.interrupts import hint_after_interrupt
 from ushape.planning.custom_code import allow_code
 from ushape.planning.processor import keep_to_usable_cores, threads_restored
 

@@ -26,9 +26,9 @@ from ushape.console import Clock, Console
 from ushape.data.cache import SampleStore
 from ushape.data.scan import DatasetStats
 from ushape.data.splits import Splits
-from ushape.errors import hint_after_interrupt
 from ushape.evaluation.summary import Summary
 from ushape.inference.predictor import Predictor
+from ushape.interrupts import hint_after_interrupt
 from ushape.io.lock import locked
 from ushape.planning.custom_code import allow_code
 from ushape.planning.hardware import inspect_machine, keep_memory

@@ -26,16 +26,10 @@ from ushape.console import Clock, Console
 from ushape.data.scan import DatasetStats
 from ushape.data.splits import has_foreground
 from ushape.distributed.jobs import Job
-from ushape.errors import (
-    REPEAT,
-    ConfigError,
-    DataError,
-    RunError,
-    check_range,
-    hint_after_interrupt,
-)
+from ushape.errors import ConfigError, DataError, RunError, check_range
 from ushape.evaluation.storage import load_report
 from ushape.evaluation.summary import Summary
+from ushape.interrupts import REPEAT, hint_after_interrupt
 from ushape.io.files import real_path, write_bytes
 from ushape.io.limits import sharing_processes
 from ushape.metrics.stats import PairedComparison, compare_paired

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,6 +37,7 @@ from ushape.data.reading import RGB, check_sizes, join_channels, read_first_file
 from ushape.data.spacing import factors_to, resampled_shape
 from ushape.errors import DataError
 from ushape.formatting import natural_order
+from ushape.interrupts import ignore_terminal_signals
 from ushape.io.annotations import read_annotation
 from ushape.io.float_range import mean_of_channels
 from ushape.transforms.resampling import resample_image
@@ -191,9 +191,7 @@ def scan_cases(
 def _start_worker() -> None:
     """Use one thread, and leave the signals of the terminal to the main process."""
     torch.set_num_threads(1)
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    ignore_terminal_signals()
 
 
 def scan_case(case: Case, ignore: int | None = None) -> CaseStats:

@@ -14,7 +14,9 @@ import psutil
 from ushape.console import Console
 from ushape.distributed.jobs import EXTRA, Job
 from ushape.distributed.submission import IsFinished, JobFolder, Submitted
-from ushape.errors import interrupts_handled_by, interrupts_held_off, require_package
+from ushape.errors import require_package
+from ushape.interrupts import interrupts_handled_by, interrupts_held_off
+from ushape.io.processes import is_running, start_time
 
 NO_LIMIT_MINUTES = 60 * 24 * 365
 """Time limit of a job."""
@@ -121,22 +123,13 @@ class LocalJobs:
 
 
 def is_alive(job: Submitted | None) -> bool:
-    """Return whether a job of this machine runs; its number alone may be that of another one."""
-    if job is None or job.started is None:
-        return False
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(int(job.id))
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return process.create_time() == job.started
-    return False
+    """Return whether a job of this machine runs."""
+    return job is not None and is_running(int(job.id), job.started)
 
 
 def _describe(handle: Any, slot: Slot) -> Submitted:
     """Return what is stored about a job that submitit has started."""
-    started = None
-    with contextlib.suppress(psutil.Error):  # It has ended already.
-        started = psutil.Process(int(handle.job_id)).create_time()
+    started = start_time(int(handle.job_id))
     return Submitted(handle.job_id, str(handle.paths.stdout), started, slot.name)
 
 

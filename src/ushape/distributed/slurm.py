@@ -14,12 +14,8 @@ from ushape.console import Console
 from ushape.distributed.job_config import JobConfig
 from ushape.distributed.jobs import EXTRA, Job
 from ushape.distributed.submission import IsFinished, JobFolder, Submitted
-from ushape.errors import (
-    RunError,
-    interrupts_handled_by,
-    interrupts_held_off,
-    require_package,
-)
+from ushape.errors import RunError, require_package
+from ushape.interrupts import interrupts_handled_by, interrupts_held_off
 
 MOST_TIMEOUTS = 100
 """How often a job that has reached its time limit is requeued."""

@@ -32,7 +32,7 @@ class Submitted:
     """Path of its log."""
 
     started: float | None = None
-    """Time at which the process started; None on a cluster."""
+    """`start_time` of the process; None on a cluster."""
 
     slot: str = ""
     """On this machine, the device that it uses; '' if that is unknown."""

@@ -16,11 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from ushape.errors import RunError
 from ushape.formatting import reason
 from ushape.io.files import LEFTOVER, real_path
+from ushape.io.processes import is_running, start_time
 
 LOCK_FILE = ".ushape.lock"
 """Name of the lock file in a folder, which exists while a process writes there."""
@@ -218,8 +217,8 @@ def _is_same_file(file: int, path: Path) -> bool:
 
 
 def _own_facts(shared: bool) -> bytes:
-    process = psutil.Process()
-    facts = {"process": process.pid, "started": process.create_time(), "host": socket.gethostname()}
+    number, host = os.getpid(), socket.gethostname()
+    facts = {"process": number, "started": start_time(number), "host": host}
     return json.dumps({**facts, "shared": shared}).encode()
 
 
@@ -237,8 +236,8 @@ def _is_alive(owner: dict[str, Any]) -> bool:
     if owner.get("host") != socket.gethostname():
         return False
     try:
-        return bool(psutil.Process(owner["process"]).create_time() == owner["started"])
-    except (psutil.Error, KeyError, TypeError, ValueError):
+        return is_running(owner["process"], owner["started"])
+    except (KeyError, TypeError, ValueError):
         return False
 
 

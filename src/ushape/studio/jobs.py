@@ -19,10 +19,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-
 from ushape.errors import RunError
 from ushape.io.files import write_json
+from ushape.io.processes import is_running, start_time
 from ushape.planning.run import Run
 
 Kind = Literal["check", "plan", "train", "predict", "report"]
@@ -49,7 +48,7 @@ class Job:
     minutes: float | None = None
     process: int = 0
     created: float = 0.0
-    """Time at which the process was created: its number alone may become that of another."""
+    """`start_time` of the process: its number alone may become that of another."""
 
     started: float = 0.0
     state: State = "running"
@@ -118,16 +117,13 @@ class Jobs:
                     env=environment,
                     start_new_session=True,
                 )
-            created = 0.0
-            with suppress(psutil.Error):
-                created = psutil.Process(self._process.pid).create_time()
             job = Job(
                 kind=kind,
                 command=["ushape" if module == "ushape" else module, *arguments],
                 folder=str(folder) if folder else "",
                 minutes=minutes,
                 process=self._process.pid,
-                created=created,
+                created=start_time(self._process.pid) or 0.0,
                 started=time.time(),
                 images=list(images),
             )
@@ -145,10 +141,9 @@ class Jobs:
             number = signal.SIGTERM if job.is_stopping or sys.platform == "win32" else signal.SIGINT
             job.is_stopping = True
             self._store()
-            with suppress(psutil.Error, ProcessLookupError):
-                process = psutil.Process(job.process)
-                if process.create_time() == job.created:
-                    process.send_signal(number)
+            if is_running(job.process, job.created):
+                with suppress(ProcessLookupError):
+                    os.kill(job.process, number)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until no job is running, and return whether that is so."""
@@ -202,7 +197,7 @@ class Jobs:
         if process is not None:
             code = process.wait()
         else:
-            while _is_alive(job):
+            while is_running(job.process, job.created):
                 time.sleep(POLL_S)
             code = _guess_code(job)
         with self._lock:
@@ -236,14 +231,6 @@ def curves_of(run: Path) -> dict[str, list[tuple[int, float]]]:
     for name, points in found.items():
         found[name] = [point for point in points if point[1] == point[1]]  # JSON has no NaN.
     return found
-
-
-def _is_alive(job: Job) -> bool:
-    try:
-        process = psutil.Process(job.process)
-        return process.create_time() == job.created and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 def _guess_code(job: Job) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from ushape.config import resolved
 from ushape.data.batches import EpochBatches, growing_shape
 from ushape.data.cache import SampleStore
 from ushape.data.sampling import Patch
+from ushape.interrupts import ignore_terminal_signals
 from ushape.models import network_sizes
 from ushape.planning.loading import build_patches
 from ushape.planning.plan import Plan
@@ -68,7 +68,7 @@ class SegmentationData(lightning.LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context=worker_context() if workers else None,
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=_leave_signals_to_trainer,
             pin_memory=self.plan.machine.device == "cuda",
         )
 
@@ -137,8 +137,5 @@ def worker_context() -> Any:
     return multiprocessing.get_context("fork") if sys.platform.startswith("linux") else None
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Ignore signals that reach all processes of a terminal, so that the trainer can finish."""
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+def _leave_signals_to_trainer(worker: int) -> None:
+    ignore_terminal_signals()

@@ -26,8 +26,9 @@ from torch import Tensor
 from ushape.config import resolved
 from ushape.console import Console
 from ushape.data.cache import SampleStore
-from ushape.errors import PlanError, RunError, at_first_interrupt
+from ushape.errors import PlanError, RunError
 from ushape.formatting import reason
+from ushape.interrupts import at_first_interrupt
 from ushape.io.files import real_path
 from ushape.planning.plan import Plan
 from ushape.planning.processor import follows_load

@@ -12,7 +12,8 @@ import pytest
 from codes import raises_code
 from ushape.api._remote import RemoteFiles, copies_restored, local_copies, note_urls
 from ushape.console import Console
-from ushape.errors import ConfigError, DataError, RunError, Terminated
+from ushape.errors import ConfigError, DataError, RunError
+from ushape.interrupts import Terminated
 from ushape.io.files import temporary_name
 from ushape.io.lock import locked
 
