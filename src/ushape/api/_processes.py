@@ -25,6 +25,7 @@ from ushape import errors
 from ushape.api._launcher import Exchange, Place, find_place
 from ushape.console import Console
 from ushape.errors import ConfigError, RunError
+from ushape.interrupts import at_first_interrupt
 from ushape.io.files import real_path
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
@@ -348,7 +349,7 @@ class Processes:
                 if os.name == "posix":  # On Windows the terminal has done it.
                     process.send_signal(signal.SIGINT)
 
-        with errors.at_first_interrupt(pass_on):
+        with at_first_interrupt(pass_on):
             yield
 
     def _report_path(self, rank: int) -> Path:

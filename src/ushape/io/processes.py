@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
+
+STATE, START_TICKS = 0, 19
+"""Fields of /proc/PID/stat after the name of the process: its state, and when it was created in
+clock ticks since the system was started. See proc_pid_stat(5)."""
 
 
 def start_time(number: int) -> float | None:
-    """Return when a process was created, in seconds; None if it has ended.
+    """Return a number that identifies when a process was created; None if it has ended.
 
-    On Linux, it is counted from the start of the system: the time of day would change for running
-    processes when the clock is set, for example after a laptop was suspended.
+    On Linux, it is counted from the start of the system. The time of day that psutil returns changes
+    for running processes when the clock is set, for example after a laptop was suspended.
     """
+    if psutil.LINUX:
+        try:
+            text = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        fields = text.rpartition(")")[2].split()
+        return None if fields[STATE] in ("Z", "X") else float(fields[START_TICKS])
     try:
         process = psutil.Process(number)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        zero = psutil.boot_time() if psutil.LINUX else 0.0
-        return round(process.create_time() - zero, 2)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
     except psutil.Error:
         return None
 
