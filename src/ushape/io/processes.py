@@ -14,8 +14,8 @@ clock ticks since the system was started. See proc_pid_stat(5)."""
 def start_time(number: int) -> float | None:
     """Return a number that identifies when a process was created; None if it has ended.
 
-    On Linux, it is counted from the start of the system. The time of day that psutil returns changes
-    for running processes when the clock is set, for example after a laptop was suspended.
+    On Linux, it is counted from the start of the system. The time of day that psutil returns
+    changes for running processes when the clock is set, for example after a laptop was suspended.
     """
     if psutil.LINUX:
         try:
