@@ -185,7 +185,7 @@ def test_documented_order_is_that_of_the_imports():
 
 def test_documented_rules_are_those_of_the_planner_in_their_order():
     page = (ROOT / "docs/explanation/planning.md").read_text(encoding="utf-8")
-    part = page[page.index("## Rules") : page.index("## Short trainings")]
+    part = page[page.index("## Rules") : page.index("## Short training")]
     assert re.findall(r"\| `(choose_\w+)` \|", part) == [rule.__name__ for rule in RULES]
 
 
