@@ -1,4 +1,4 @@
-"""Generated images with masks of the structures that segmentation data usually show.
+"""Synthetic images with masks of the structures that segmentation data usually show.
 
 A scene has a textured background and a random choice of four kinds of structures: cells (separate
 or a tissue with membranes), the membranes between them, thin lines, and large figures. Contrast,
@@ -23,7 +23,7 @@ MAX_CELLS = 64
 
 @dataclass(frozen=True)
 class Scenes:
-    """A batch of generated images and masks."""
+    """A batch of synthetic images and masks."""
 
     images: Tensor
     """(B, 3, S, S), standardized for each image and channel; half of them are gray."""

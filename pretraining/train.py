@@ -16,7 +16,7 @@ from scenes import STRUCTURES, SceneGenerator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ushape.models.pretrained import GENERATED_CONFIG
+from ushape.models.pretrained import SYNTHETIC_CONFIG
 from ushape.models.unet import UNet
 
 DEPTH_SHARES = {5: 0.4, 4: 0.45, 3: 0.15}
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="file of weights to continue from")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    network = UNet(GENERATED_CONFIG, 3, len(STRUCTURES)).to(
+    network = UNet(SYNTHETIC_CONFIG, 3, len(STRUCTURES)).to(
         args.device, memory_format=torch.channels_last
     )
     if args.start is not None:

@@ -108,7 +108,7 @@ def make_task(folder, shape, block, **values):
             "values": (0, 10, 20, 30),
             "probabilities": None,
             "objects": pyramid("objects.zarr", "uint32"),
-            "smallest_px": 0,
+            "min_size_px": 0,
             "corners_connect": False,
             "cleanings": (),
             "classes": tuple(pyramid(f"{n}.zarr", "uint8") for n in range(steps + is_separated)),

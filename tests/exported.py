@@ -47,7 +47,7 @@ def write_run(
     normalization=None,
     thresholds=None,
     labels=None,
-    split="none",
+    separation="none",
     seed=0,
     **preprocessing,
 ):
@@ -57,7 +57,7 @@ def write_run(
         network: Fields of NetworkConfig.
         thresholds: Rule of each class, by name.
         labels: Fields of LabelConfig.
-        split: How objects are separated.
+        separation: How objects are separated.
         preprocessing: Fields of PreprocessingConfig.
     """
     values = json.loads(PLAN.read_text())
@@ -73,7 +73,7 @@ def write_run(
         predict=replace(
             plan.recipe.predict,
             tta=tta,
-            objects=replace(plan.recipe.predict.objects, split=split),
+            objects=replace(plan.recipe.predict.objects, separation=separation),
             tile_shape=(64,) * own.dims,
             mirror_axes=tuple(range(-own.dims, 0)),
         ),

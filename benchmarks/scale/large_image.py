@@ -87,7 +87,7 @@ def train_small_model(folder: Path) -> Path:
         "network.widths=[8,16,32]",
         "train.steps_per_epoch=20",
         "preprocessing.downscale=1",
-        "predict.objects.split=none",
+        "predict.objects.separation=none",
         "predict.tune=false",
     )
     run = folder / "run"

@@ -122,7 +122,7 @@ def main() -> int:
     options = parser.parse_args()
     depth = max(3 * PERIOD, round(options.gigabytes * 1e9 / (2 * SIDE * SIDE)))
     image, mask = make_block(np.random.default_rng(0))
-    settings = [f"train.steps_per_epoch={options.steps}", "train.patches_from=files"]
+    settings = [f"train.steps_per_epoch={options.steps}", "train.patch_source=files"]
     is_within = True
     print(f"volume of {depth} x {SIDE} x {SIDE} voxels, {depth * SIDE * SIDE * 2 / 1e9:.2f} GB")
     print("format  train GB  train s  predict GB  predict s")

@@ -105,7 +105,7 @@ def main() -> int:
     run = options.output / "run"
     training = run_measured(
         ["train", str(data), "-o", str(run), "--epochs", "1", "--device", "cpu",
-         f"--set=preprocessing.slide_mpp={options.mpp}", "--set=train.patches_from=files",
+         f"--set=preprocessing.slide_mpp={options.mpp}", "--set=train.patch_source=files",
          f"--set=train.steps_per_epoch={options.steps}"],
         options.output / "train.log",
     )  # fmt: skip

@@ -32,7 +32,7 @@ from ushape.transforms.augment.geometry import GeometryConfig
 AUTO = load_recipe("auto")
 
 SAME_GREY_VALUES = IntensityConfig(
-    tone_probability=0, gamma_probability=0, noise_probability=0, blur_probability=0
+    brightness_contrast_probability=0, gamma_probability=0, noise_probability=0, blur_probability=0
 )
 NO_AUGMENTATION = AugmentConfig(
     geometry=GeometryConfig(
@@ -44,7 +44,7 @@ NO_AUGMENTATION = AugmentConfig(
 VARIANTS: dict[str, Recipe] = {
     "auto": AUTO,
     "full resolution": replace(AUTO, preprocessing=replace(AUTO.preprocessing, downscale=1)),
-    "uniform sampling": replace(AUTO, sampling=replace(AUTO.sampling, draw="uniform")),
+    "uniform sampling": replace(AUTO, sampling=replace(AUTO.sampling, strategy="uniform")),
     "64 wide": replace(AUTO, network=replace(AUTO.network, widths=(64, 128, 256, 512, 1024))),
     "5 levels": replace(AUTO, network=replace(AUTO.network, widths=(16, 32, 64, 128, 256))),
     "4 levels": replace(AUTO, network=replace(AUTO.network, widths=(16, 32, 64, 128))),

@@ -20,7 +20,7 @@ import torch
 
 from ushape.data.cache import SampleStore
 from ushape.data.scan import scan_dataset
-from ushape.planning.hardware import inspect_machine, keep_memory
+from ushape.planning.hardware import inspect_machine, reuse_freed_memory
 from ushape.planning.planner import make_plan
 from ushape.planning.recipes import load_recipe
 from ushape.training.datamodule import SegmentationData
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--masks", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    keep_memory()
+    reuse_freed_memory()
     module, data = build(options.data, options.masks)
     loader = data.train_dataloader()
     once = next(iter(loader))

@@ -56,9 +56,9 @@ def measure(case: dict[str, Any]) -> tuple[int, int]:
 
     from ushape.models import memory_estimate
     from ushape.models.config import NetworkConfig
-    from ushape.planning.hardware import keep_memory
+    from ushape.planning.hardware import reuse_freed_memory
 
-    keep_memory()
+    reuse_freed_memory()
     patch = tuple(case["patch"])
     dtype = torch.bfloat16 if case["half"] else torch.float32
     kind = {"norm": case["norm"], "block": case["block"], "dims": len(patch)}

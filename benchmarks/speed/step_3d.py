@@ -126,11 +126,11 @@ def batch_shape(plan: Path) -> tuple[int, ...]:
 
 def measure_own(program: str, plan: Path, steps: int) -> Measured:
     """Measure ushape's own training step, with its memory settings."""
-    from ushape.planning.hardware import keep_memory
+    from ushape.planning.hardware import reuse_freed_memory
     from ushape.planning.plan import load_plan
     from ushape.planning.timing import TrainingStep
 
-    keep_memory()
+    reuse_freed_memory()
     planned = load_plan(plan)
     preprocessing = planned.preprocessing
     step = TrainingStep(planned.recipe, preprocessing.channels, preprocessing.space, "cpu")

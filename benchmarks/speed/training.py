@@ -78,7 +78,7 @@ def ushape_training(width: int) -> dict[str, float]:
                 "network.norm=batch",
                 f"train.steps_per_epoch={STEPS}",
                 f"train.batch_size={BATCH}",
-                "train.validation_cases=1",
+                "train.max_validation_cases=1",
                 "preprocessing.downscale=1",
             ],
         )

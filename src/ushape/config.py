@@ -39,7 +39,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
             hint="`ushape recipes auto` prints an example of the settings.",
         )
     _refuse_infinite(values, source, "")
-    values = _with_current_names(cls, values)
+    values = with_current_names(cls, values)
     _refuse_unknown_keys(cls, values, source, prefix="")
     try:
         return TypeAdapter(cls).validate_python(values)
@@ -81,7 +81,7 @@ def override(config: T, settings: Iterable[str] | str) -> T:
                 code="invalid_setting",
                 hint="Write --set KEY=VALUE, e.g. --set train.batch_size=2.",
             )
-        *sections, key = _current_path(type(config), path.strip().split("."))
+        *sections, key = current_key(type(config), path.strip()).split(".")
         changed: Any = {key: _parse_yaml(text, source=f"--set {setting}")}
         target = values
         for section in sections:
@@ -89,7 +89,7 @@ def override(config: T, settings: Iterable[str] | str) -> T:
                 target[section] = {}
             target = target[section]
         target.update(changed)
-        values = _with_current_names(type(config), values)
+        values = with_current_names(type(config), values)
         _refuse_unknown_keys(type(config), values, f"--set {setting}", prefix="")
     return from_dict(type(config), values, source="--set")
 
@@ -175,32 +175,40 @@ def _entries(hint: Any, value: Any) -> dict[str, tuple[type, Mapping[str, Any]]]
     return {str(name): (kind, own) for name, own in named if isinstance(own, Mapping)}
 
 
-def _with_current_names(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def with_current_names(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Replace keys and values of earlier versions, which `cls.RENAMED` lists, by current ones.
 
-    `RENAMED` maps an old key to the new one, and "key=old value" to the new value.
+    `RENAMED` maps an old key to the current one, and "current key=old value" to the current value;
+    values are also replaced within lists.
     """
     renamed, sections, current = getattr(cls, "RENAMED", {}), _sections(cls), {}
     for old, value in values.items():
         key = renamed.get(old, old)
-        if isinstance(value, str | bool):
-            value = renamed.get(f"{key}={value}", value)
+        value = _current_value(renamed, key, value)
         section = sections.get(key)
         if section is not None and isinstance(value, Mapping):
-            value = _with_current_names(section, value)
+            value = with_current_names(section, value)
         elif key in sections and (entries := _entries(_hints_of(cls)[key], value)):
-            own = {name: _with_current_names(*entry) for name, entry in entries.items()}
+            own = {name: with_current_names(*entry) for name, entry in entries.items()}
             value = own if isinstance(value, Mapping) else list(own.values())
         current[key] = value
     return current
 
 
-def _current_path(cls: type | None, path: list[str]) -> list[str]:
-    """Return the current names of the sections and the key that lead to a setting."""
-    if cls is None or not path:
-        return path
-    key = getattr(cls, "RENAMED", {}).get(path[0], path[0])
-    return [key, *_current_path(_sections(cls).get(key), path[1:])]
+def _current_value(renamed: Mapping[str, str], key: str, value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_current_value(renamed, key, one) for one in value]
+    return renamed.get(f"{key}={value}", value) if isinstance(value, str | bool) else value
+
+
+def current_key(cls: type, key: str) -> str:
+    """Return the current name of a setting, with dots between sections, such as train.monitor."""
+    names: list[str] = []
+    section: Any = cls
+    for name in key.split("."):
+        names.append(getattr(section, "RENAMED", {}).get(name, name))
+        section = None if section is None else _sections(section).get(names[-1])
+    return ".".join(names)
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

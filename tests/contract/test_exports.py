@@ -55,7 +55,7 @@ KINDS = {
         },
         "channels": 3,
     },
-    "stem": {"network": {"stem": 2, "up": "bilinear"}, "intensity": "min_max"},
+    "stem": {"network": {"stem": 2, "upsampling": "bilinear"}, "intensity": "min_max"},
     "factor 1.5": {"downscale": 1.5},
     "factor 2": {"downscale": 2, "normalization": CONSTANTS, "intensity": "data"},
     "factor 3": {"downscale": 3},
@@ -63,7 +63,7 @@ KINDS = {
     "fixed shape": {"shape": (70, 50), "intensity": "min_max"},
     "square": {"square": True},
     "channels": {"channels": 4, "space": TISSUES},
-    "objects": {"space": OBJECTS, "labels": {"objects": "distance", "reach_px": 5.0}},
+    "objects": {"space": OBJECTS, "labels": {"objects": "distance", "max_distance_px": 5.0}},
 }
 
 WRITTEN = [

@@ -19,16 +19,25 @@ FORMS = [
     NetworkConfig(**SMALL, norm=norm, **extra)
     for norm, extra in itertools.chain(
         (("batch", {"dims": dims}) for dims in (2, 3)),
-        (("group", {"down": down}) for down in ("max_pool", "average_pool", "stride")),
-        (("instance", {"up": up}) for up in ("transposed", "bilinear", "nearest", "bilinear_3x3")),
+        (("group", {"downsampling": down}) for down in ("max_pool", "average_pool", "stride")),
+        (
+            ("instance", {"upsampling": up})
+            for up in ("transposed", "bilinear", "nearest", "bilinear_3x3")
+        ),
         (("none", {"padding": "valid", "dims": dims}) for dims in (2, 3)),
         (("batch", {"block": "residual", "activation": "silu"}),),
-        (("batch", {"dropout": 0.5, "dropout_place": p}) for p in ("between", "after", "bottom")),
-        (("batch", {"up": "bilinear_3x3", "padding": "valid", "bias": "always"}),),
+        (
+            ("batch", {"dropout": 0.5, "dropout_position": p})
+            for p in ("between", "after", "bottom")
+        ),
+        (("batch", {"upsampling": "bilinear_3x3", "padding": "valid", "bias": "always"}),),
         (("batch", {"decoder_widths": (3, 5), "deep_supervision": 1}),),
-        (("none", {"convolutions": 3, "decoder_convolutions": 1, "center_convolutions": 1}),),
-        (("batch", {**COARSE_Z, "down": down}) for down in ("max_pool", "stride")),
-        (("none", {**COARSE_Z, "up": up}) for up in ("nearest", "bilinear", "bilinear_3x3")),
+        (("none", {"convolutions": 3, "decoder_convolutions": 1, "bottleneck_convolutions": 1}),),
+        (("batch", {**COARSE_Z, "downsampling": down}) for down in ("max_pool", "stride")),
+        (
+            ("none", {**COARSE_Z, "upsampling": up})
+            for up in ("nearest", "bilinear", "bilinear_3x3")
+        ),
         (("instance", {**COARSE_Z, "stem": (1, 2, 2), "deep_supervision": 1}),),
     )
 ]

@@ -55,7 +55,7 @@ def test_find_lr_writes_its_curve_and_suggests_a_rate(ushape, cells, tmp_path, t
         "-o",
         target,
         "--steps=40",
-        "--max-rate=100000",
+        "--max-lr=100000",
         *tiny,
         "--set=train.accumulate_grad_batches=2",
     )

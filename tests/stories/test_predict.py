@@ -630,7 +630,7 @@ def test_the_bad_images_of_many_are_told_one_by_one(trained, cells, tmp_path):
 
 def test_an_image_in_bands_is_cleaned_as_a_whole(trained, cells, monkeypatch, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
-    cleaning = {"smallest_px": 40, "largest_hole_px": 30}
+    cleaning = {"min_size_px": 40, "max_hole_size_px": 30}
     image = min((cells / "images").iterdir())
     middle = float(np.quantile(package.load(run).predict(image).probabilities, 0.6))
     rule = {"classes": {"foreground": {"threshold": middle, "cleaning": cleaning}}}

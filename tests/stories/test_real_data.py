@@ -17,7 +17,7 @@ STEPS = (
     "--set=network.widths=[4,8,8]",
     "--set=sampling.patch_shape=[64,64]",
     "--set=train.steps_per_epoch=4",
-    "--set=train.validation_cases=2",
+    "--set=train.max_validation_cases=2",
     "--set=predict.tile_shape=[512,512]",
 )
 

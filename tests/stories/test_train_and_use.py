@@ -168,7 +168,9 @@ def test_predict_rle_contains_the_masks_and_continues_after_a_kill(
 
 def test_train_keeps_pictures_and_weights_of_every_epoch(cells, tiny, ushape, tmp_path):
     run = tmp_path / "run"
-    ended = ushape("train", cells, "-o", run, "--epochs=3", *tiny, "--set=train.keep_epochs=true")
+    ended = ushape(
+        "train", cells, "-o", run, "--epochs=3", *tiny, "--set=train.save_every_epoch=true"
+    )
     assert ended.code == 0, ended.error
     kept = sorted(path.name for path in (run / "epochs").iterdir())
     assert kept == ["0001.safetensors", "0002.safetensors", "0003.safetensors"]

@@ -53,7 +53,7 @@ def test_patience_stops_a_training_that_does_not_improve(train, quantity):
         "--epochs=60",
         "--set=train.learning_rate=1e-12",
         "--set=train.patience=2",
-        f"--set=train.patience_on={quantity}",
+        f"--set=train.monitor={quantity}",
         "--set=train.steps_per_epoch=1",
     )
     assert 3 <= len(rows) < 60

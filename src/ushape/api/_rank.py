@@ -25,7 +25,7 @@ from ushape.console import Console
 from ushape.errors import UshapeError
 from ushape.io.files import write_json
 from ushape.planning.custom_code import allow_code
-from ushape.planning.hardware import keep_memory
+from ushape.planning.hardware import reuse_freed_memory
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.planning.shares import plan_for_process
@@ -70,8 +70,8 @@ def _train_and_report(request: dict[str, Any]) -> dict[str, Any]:
 
 def _train(request: dict[str, Any]) -> FitResult:
     plan = Plan.from_dict(request["plan"], source=request["run"])
-    if plan.recipe.train.keep_memory:
-        keep_memory()
+    if plan.recipe.train.reuse_freed_memory:
+        reuse_freed_memory()
     allow_code(request["code"])
     plan = plan_for_process(plan, request["neighbors"])
     torch.set_num_threads(resolved(plan.recipe.train.threads))

@@ -25,9 +25,9 @@ BEFORE: Mapping[str, Any] = {
     "preprocessing.slide_mpp": None,
     "preprocessing.spacing_mm": None,
     "preprocessing.target_spacing_mm": None,
-    "split.spread_classes": False,
-    "train.patches_from": "auto",
-    "train.patience_on": "validation_dice",
+    "split.stratify_classes": False,
+    "train.monitor": "validation_dice",
+    "train.patch_source": "auto",
     "train.threads": "auto",
 }
 """Settings of earlier versions whose default has changed, or that were not stored yet."""
@@ -56,6 +56,7 @@ def complete_recipe(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dic
         stored: Recipe as `describe_request` stored it, maybe in an earlier version.
         wanted: Recipe of the call that continues the series, as `describe_request` returns it.
     """
+    stored = config.with_current_names(Recipe, stored)
     if stored == wanted:
         return dict(wanted)
     missing = BEFORE.keys() - _flat(stored).keys()

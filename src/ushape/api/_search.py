@@ -260,7 +260,7 @@ class TrialRunner:
 
     def _open(self, plan: Plan) -> tuple[Train, SampleStore]:
         """Load the cases, unless those of the last trial were prepared in the same way."""
-        key = plan.preprocessing, plan.recipe.network.dims, plan.recipe.train.patches_from
+        key = plan.preprocessing, plan.recipe.network.dims, plan.recipe.train.patch_source
         if self._opened is None or self._opened[0] != key:
             self._opened = None  # Free the memory first.
             opened = open_cases(

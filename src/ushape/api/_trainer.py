@@ -49,8 +49,8 @@ def open_cases(
         memory_bytes=plan.machine.main_memory_bytes,
         threads=plan.machine.cores,
     )
-    patches_from = plan.recipe.train.patches_from
-    training_store = load(training, on_read=on_read, patches_from=patches_from)
+    patch_source = plan.recipe.train.patch_source
+    training_store = load(training, on_read=on_read, patch_source=patch_source)
     validation_store = load(validation)
     class_pixels = np.asarray([fact.class_pixels for fact in training])
 

@@ -59,7 +59,7 @@ def score_trial(
     cases = validate_cases(predictor, store, chosen, console)
     counts = _count(plan, cases)
     precision = None
-    if space.has_distance and how.split == "learned":
+    if space.has_distance and how.separation == "learned_distance":
         compared = thin_out(cases, MAX_SEPARATED_PX)
         how = choose_comparable(compared, space, how)
         precision = object_precision(compared, space, how)

@@ -69,7 +69,7 @@ def _choose_tuning(
         mirrored or validated,
         space,
         rule=predict.tune and not predict.largest_component,
-        tune_for=predict.tune_for,
+        tune_metric=predict.tune_metric,
         how=predict.objects,
     )
     tta: Average = "mirrored" if mirrored else "none"
@@ -100,7 +100,9 @@ def _compare(
     """
     predict, space = plan.recipe.predict, plan.preprocessing.space
     is_about_objects = (
-        space.has_distance and predict.objects.split == "learned" and predict.tune_for is None
+        space.has_distance
+        and predict.objects.separation == "learned_distance"
+        and predict.tune_metric is None
     )
     mirrored = [
         replace(case, probabilities=shares, distance=distance)

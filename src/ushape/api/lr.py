@@ -14,7 +14,7 @@ from ushape.console import Console
 from ushape.data.cache import SampleStore
 from ushape.errors import PlanError
 from ushape.formatting import pluralize
-from ushape.planning.hardware import keep_memory
+from ushape.planning.hardware import reuse_freed_memory
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
 from ushape.training.lr_finder import LRFinderConfig, LRFinderResult, range_test
@@ -27,8 +27,8 @@ def find_learning_rate(
     masks: Path | str | None = None,
     output: Path | str = "lr.png",
     recipe: Recipe | str = "auto",
-    min_rate: float = 1e-6,
-    max_rate: float = 10.0,
+    min_lr: float = 1e-6,
+    max_lr: float = 10.0,
     steps: int = 50,
     divergence: float = 4.0,
     device: str = "auto",
@@ -47,8 +47,8 @@ def find_learning_rate(
             their names, such as 'DATA/*_mask.png'.
         output: PNG file; the values are written to a CSV file of the same name.
         recipe: Name of a recipe (see `ushape recipes`), a YAML file, or FILE.py:FUNCTION.
-        min_rate: First learning rate.
-        max_rate: Last learning rate.
+        min_lr: First learning rate.
+        max_lr: Last learning rate.
         steps: Number of learning rates, each higher than the previous one by the same factor.
         divergence: Stop once the loss exceeds the best loss by this factor.
         device: Device: auto, cpu, cuda or mps.
@@ -64,8 +64,8 @@ def find_learning_rate(
         PlanError: if the loss falls at no rate; the plot is written before.
     """
     console, target = Console(quiet=quiet), free_png(Path(output), overwrite)
-    limits = LRFinderConfig(lowest=min_rate, highest=max_rate, steps=steps, divergence=divergence)
-    keep_memory()
+    limits = LRFinderConfig(lowest=min_lr, highest=max_lr, steps=steps, divergence=divergence)
+    reuse_freed_memory()
     plan, facts = plan_one_epoch(data, masks, recipe, settings, device, console, groups)
     console.say(f"Range test: {pluralize(steps, 'training step')} with increasing learning rates.")
     with console.progress("Range test") as on_progress:

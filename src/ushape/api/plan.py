@@ -16,7 +16,7 @@ from ushape.errors import ConfigError
 from ushape.io.files import real_path, refuse_existing_output, write_json
 from ushape.labels import LabelConfig
 from ushape.planning.data_settings import apply_data_settings
-from ushape.planning.hardware import Machine, inspect_machine, keep_memory
+from ushape.planning.hardware import Machine, inspect_machine, reuse_freed_memory
 from ushape.planning.plan import Plan, load_plan
 from ushape.planning.planner import Measured, Planned, adopt_plan, make_plan
 from ushape.planning.processor import threads_restored, use_threads, with_load
@@ -182,8 +182,8 @@ def plan_data(
     console: Console,
 ) -> tuple[DatasetStats, Planned]:
     """Scan the data, print what was found, split the cases and make the plan."""
-    if options.recipe.train.keep_memory:
-        keep_memory()  # It has no effect once torch has allocated large blocks.
+    if options.recipe.train.reuse_freed_memory:
+        reuse_freed_memory()  # It has no effect once torch has allocated large blocks.
     if options.data_note:
         console.say(options.data_note)
     found = scan_for(options.recipe, folder, masks, console)

@@ -31,7 +31,7 @@ from ushape.inference.predictor import Predictor
 from ushape.interrupts import hint_after_interrupt
 from ushape.io.lock import locked
 from ushape.planning.custom_code import allow_code
-from ushape.planning.hardware import inspect_machine, keep_memory
+from ushape.planning.hardware import inspect_machine, reuse_freed_memory
 from ushape.planning.loading import loading_processes
 from ushape.planning.plan import Plan
 from ushape.planning.planner import Measured, Planned
@@ -254,8 +254,8 @@ def resume(
     plan = opened.load_plan()
     allow_code(recipe)
     opened.require_code(plan, training=True)
-    if plan.recipe.train.keep_memory:
-        keep_memory()
+    if plan.recipe.train.reuse_freed_memory:
+        reuse_freed_memory()
     with Team.gathered(devices, quiet, before=plan.machine.devices) as team:
         if team.is_follower:
             return TrainResult(team.follow(), None)
@@ -460,7 +460,7 @@ def _best_text(result: FitResult, plan: Plan) -> str:
         )
     if result.best_ap is None:
         is_learned = plan.preprocessing.space.has_distance
-        has_none = is_learned and plan.recipe.predict.objects.split == "learned"
+        has_none = is_learned and plan.recipe.predict.objects.separation == "learned_distance"
         why = ", since no object of the validation cases is annotated," if has_none else ""
         return f"Best validation Dice {result.best_dice:.4f}{why} {where}"
     return (

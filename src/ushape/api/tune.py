@@ -33,7 +33,7 @@ from ushape.interrupts import REPEAT, hint_after_interrupt
 from ushape.io.files import real_path, write_bytes
 from ushape.io.limits import sharing_processes
 from ushape.metrics.stats import PairedComparison, compare_paired
-from ushape.planning.hardware import inspect_machine, keep_memory
+from ushape.planning.hardware import inspect_machine, reuse_freed_memory
 from ushape.planning.plan import Plan
 from ushape.planning.processor import threads_restored, use_threads, with_load
 from ushape.planning.recipe import Recipe
@@ -327,8 +327,8 @@ class _Search:
         """
         plan = Plan.from_dict(dict(self.stored["plan"]), source=str(self.series.path))
         if found is None:
-            if plan.recipe.train.keep_memory:
-                keep_memory()
+            if plan.recipe.train.reuse_freed_memory:
+                reuse_freed_memory()
             use_threads(plan.recipe.train, with_load(plan.machine, plan.recipe.train))
             found = scan_for(self.recipe, self.data, self.masks, self.console)
             found.raise_if_unusable()

@@ -11,7 +11,7 @@ import numpy as np
 from ushape.data.exchange import (
     FOREGROUND,
     Groups,
-    spread_classes,
+    stratify_classes,
     value_of_folds,
     value_of_split,
 )
@@ -73,7 +73,7 @@ class Pool:
     fold: int
     """Index of the part that is the test set, from 0."""
 
-    spread_classes: bool = True
+    stratify_classes: bool = True
     """Whether groups are exchanged so that more parts have each class."""
 
 
@@ -108,10 +108,10 @@ def assign_strata(pool: Pool, rng: np.random.Generator) -> dict[str, str]:
             chosen = _pick(spare or candidates, members, size, noise)
             part_of[chosen] = part
             holders.subtract(pool.present[chosen])
-    if pool.spread_classes:
+    if pool.stratify_classes:
         parts = ("train", *fractions)
         movable = [group for group in order if part_of[group] in parts]
-        spread_classes(_exchangeable(pool, movable, noise), part_of, parts, value_of_split)
+        stratify_classes(_exchangeable(pool, movable, noise), part_of, parts, value_of_split)
     return part_of
 
 
@@ -161,9 +161,9 @@ def _assign_folds(
         for place, group in enumerate(stratum):
             # A short last stratum must not always serve the same folds.
             found[group] = str((place - start // folds) % folds)
-    if pool.spread_classes:
+    if pool.stratify_classes:
         parts = [str(fold) for fold in range(folds)]
-        spread_classes(_exchangeable(pool, order, noise), found, parts, value_of_folds)
+        stratify_classes(_exchangeable(pool, order, noise), found, parts, value_of_folds)
     return found
 
 

@@ -115,15 +115,15 @@ def load_cases(
     memory_bytes: float,
     threads: int,
     on_read: OnRead | None = None,
-    patches_from: str = AUTO,
+    patch_source: str = AUTO,
 ) -> SampleStore:
     """Return a store of the cases, read into memory if `are_kept` says so.
 
     Args:
         on_read: Receives each image that is read, from several threads.
-        patches_from: As for `are_kept`.
+        patch_source: As for `are_kept`.
     """
-    keep = are_kept(facts, preprocessing, dims, memory_bytes, patches_from)
+    keep = are_kept(facts, preprocessing, dims, memory_bytes, patch_source)
     store = SampleStore([fact.case for fact in facts], preprocessing, keep=keep)
     store.load_all(threads, on_read)
     return store
@@ -134,15 +134,15 @@ def are_kept(
     preprocessing: Preprocessing,
     dims: int,
     memory_bytes: float,
-    patches_from: str,
+    patch_source: str,
 ) -> bool:
     """Return whether preprocessed cases are kept in memory.
 
     Args:
-        patches_from: memory or files, whether the cases fit or not; auto: as `fits_in_memory` says.
+        patch_source: memory or files, whether the cases fit or not; auto: as `fits_in_memory` says.
     """
-    if patches_from != AUTO:
-        return patches_from == "memory"
+    if patch_source != AUTO:
+        return patch_source == "memory"
     return fits_in_memory(facts, preprocessing, dims, memory_bytes)
 
 

@@ -90,7 +90,7 @@ def value_of_folds(now: Coverage) -> tuple[int, ...]:
     return (sum(now.covered.values()),)
 
 
-def spread_classes(
+def stratify_classes(
     groups: Groups, part_of: dict[str, str], parts: Sequence[str], value_of: Value
 ) -> None:
     """Exchange groups while this makes an assignment better.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import ClassVar, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -27,6 +27,13 @@ from ushape.types import Sample
 class SamplingConfig:
     """Selection of the training patches."""
 
+    RENAMED: ClassVar = {
+        "draw": "strategy",
+        "strategy=lesion": "foreground_weighted",
+        "strategy=patient_lesion": "group_foreground_weighted",
+        "class_shares": "class_ratios",
+    }
+
     patch_shape: tuple[int, ...] | Literal["auto"] = "auto"
     """Size of a training patch in pixels after preprocessing, (y, x) or (z, y, x)."""
 
@@ -34,27 +41,30 @@ class SamplingConfig:
     """Whether patches have a quarter of the size in the first quarter of the steps and half of it
     in the second one, at least 64 pixels, or 32 in 3D. A batch then has more of them."""
 
-    draw: Literal["foreground", "uniform", "lesion", "patient_lesion"] = "foreground"
+    strategy: Literal[
+        "foreground", "uniform", "foreground_weighted", "group_foreground_weighted"
+    ] = "foreground"
     """Sampling of patches. foreground: a given fraction of the patches is centered on a foreground
     pixel, the others are placed at random. With the other values all patches are placed at random,
-    in a case that is drawn uniformly (uniform), weighted by its amount of foreground (lesion), or
-    so weighted within a uniformly drawn group (patient_lesion)."""
+    in a case that is drawn uniformly (uniform), weighted by its amount of foreground
+    (foreground_weighted), or so weighted within a uniformly drawn group
+    (group_foreground_weighted)."""
 
     foreground_fraction: float | Literal["auto"] = "auto"
-    """Fraction of the patches that are centered on a foreground pixel if draw is foreground."""
+    """Fraction of the patches that are centered on a foreground pixel if strategy is foreground."""
 
-    class_shares: tuple[float, ...] | None = None
-    """Share of each foreground class in the patches that are centered on foreground, relative to
-    the others; null: all classes have the same share, or as the planner chooses it together with
+    class_ratios: tuple[float, ...] | None = None
+    """Ratios of the foreground classes in the patches that are centered on foreground, of any sum;
+    null: the same for all classes, or as the planner chooses them together with
     foreground_fraction."""
 
     def __post_init__(self) -> None:
-        shares = self.class_shares
-        if shares is not None and not (min(shares, default=0) >= 0 < sum(shares) < math.inf):
+        ratios = self.class_ratios
+        if ratios is not None and not (min(ratios, default=0) >= 0 < sum(ratios) < math.inf):
             raise ConfigError(
-                f"sampling.class_shares is {list(shares)}.",
+                f"sampling.class_ratios is {list(ratios)}.",
                 code="value_out_of_range",
-                hint="Give each foreground class a share of at least 0, and one of them more.",
+                hint="Give each foreground class a ratio of at least 0, and one of them more.",
             )
         if self.patch_shape != "auto" and min(self.patch_shape, default=0) < 1:
             raise ConfigError(
@@ -86,11 +96,11 @@ class CaseDraw:
         foreground_fraction: Share of foreground draws, 0 to 1.
         probabilities: (cases,) probabilities of the other draws; None for a uniform draw of the
             cases with an annotated pixel.
-        class_shares: Share of each foreground class in the foreground draws, relative to the
-            others; None for equal shares. Classes that occur in no case are left out.
+        class_ratios: Ratios of the foreground classes in the foreground draws; None for equal
+            ones. Classes that occur in no case are left out.
 
     Raises:
-        ConfigError: if the number of shares is not that of the foreground classes.
+        ConfigError: if the number of ratios is not that of the foreground classes.
     """
 
     def __init__(
@@ -98,11 +108,11 @@ class CaseDraw:
         class_pixels: np.ndarray,
         foreground_fraction: float,
         probabilities: np.ndarray | None = None,
-        class_shares: Sequence[float] | None = None,
+        class_ratios: Sequence[float] | None = None,
     ):
         classes = class_pixels.shape[1] - 1
-        shares = np.ones(classes) if class_shares is None else np.asarray(class_shares)
-        check_shares(shares, classes)
+        ratios = np.ones(classes) if class_ratios is None else np.asarray(class_ratios)
+        check_ratios(ratios, classes)
         with_pixels = np.flatnonzero(class_pixels.any(axis=1))
         self.annotated = with_pixels if len(with_pixels) else np.arange(len(class_pixels))
         self.foreground_fraction = foreground_fraction
@@ -110,12 +120,12 @@ class CaseDraw:
         self.cases_with = {
             class_index: np.flatnonzero(class_pixels[:, class_index])
             for class_index in range(1, class_pixels.shape[1])
-            if class_pixels[:, class_index].any() and shares[class_index - 1] > 0
+            if class_pixels[:, class_index].any() and ratios[class_index - 1] > 0
         }
-        self.cumulative_shares = (
+        self.cumulative_ratios = (
             None
-            if class_shares is None
-            else np.cumsum([shares[index - 1] for index in self.cases_with])
+            if class_ratios is None
+            else np.cumsum([ratios[index - 1] for index in self.cases_with])
         )
 
     def draw(self, rng: np.random.Generator) -> Pick:
@@ -130,24 +140,24 @@ class CaseDraw:
 
     def _draw_place(self, rng: np.random.Generator) -> int:
         """Draw the place of a class in `cases_with`."""
-        if self.cumulative_shares is None:
+        if self.cumulative_ratios is None:
             return int(rng.integers(len(self.cases_with)))
-        place = rng.random() * self.cumulative_shares[-1]
-        return int(np.searchsorted(self.cumulative_shares, place, side="right"))
+        place = rng.random() * self.cumulative_ratios[-1]
+        return int(np.searchsorted(self.cumulative_ratios, place, side="right"))
 
 
-def check_shares(shares: Sequence[float] | np.ndarray, classes: int) -> None:
-    """Raise an error if there is not one share for each foreground class.
+def check_ratios(ratios: Sequence[float] | np.ndarray, classes: int) -> None:
+    """Raise an error if there is not one ratio for each foreground class.
 
     Raises:
         ConfigError: if the numbers differ.
     """
-    if len(shares) != classes:
+    if len(ratios) != classes:
         raise ConfigError(
-            f"sampling.class_shares has {len(shares)} shares, but there are {classes} foreground "
+            f"sampling.class_ratios has {len(ratios)} values, but there are {classes} foreground "
             "classes.",
             code="class_count_mismatch",
-            hint="Give each foreground class a share, or leave it out for equal shares.",
+            hint="Give each foreground class a ratio, or leave it out for equal ones.",
         )
 
 
@@ -158,34 +168,34 @@ def build_draw(config: SamplingConfig, class_pixels: np.ndarray, groups: Sequenc
         class_pixels: (cases, classes) pixels of each class in each case.
         groups: Group of each case.
     """
-    if config.draw == "foreground":
+    if config.strategy == "foreground":
         assert config.foreground_fraction != "auto", "the planner leaves nothing open"
-        return CaseDraw(class_pixels, config.foreground_fraction, class_shares=config.class_shares)
-    lesion = class_pixels[:, 1:].sum(axis=1)
-    if config.draw == "uniform":
+        return CaseDraw(class_pixels, config.foreground_fraction, class_ratios=config.class_ratios)
+    foreground = class_pixels[:, 1:].sum(axis=1)
+    if config.strategy == "uniform":
         probabilities = None
-    elif config.draw == "lesion":
-        probabilities = lesion_probabilities(lesion)
+    elif config.strategy == "foreground_weighted":
+        probabilities = foreground_probabilities(foreground)
     else:
-        probabilities = patient_lesion_probabilities(lesion, groups)
+        probabilities = group_foreground_probabilities(foreground, groups)
     return CaseDraw(class_pixels, 0.0, probabilities)
 
 
-def lesion_probabilities(lesion: np.ndarray) -> np.ndarray:
-    """Return (w + 0.1 mean(w)) / (1.1 sum(w)) for lesion sizes w; uniform if all are 0.
+def foreground_probabilities(foreground: np.ndarray) -> np.ndarray:
+    """Return (w + 0.1 mean(w)) / (1.1 sum(w)) for the pixels w of foreground; uniform if all are 0.
 
     Shapes:
-        lesion: (cases,) pixels.
+        foreground: (cases,) pixels.
         returns: (cases,) probabilities.
     """
-    total = lesion.sum()
+    total = foreground.sum()
     if total == 0:
-        return np.full(len(lesion), 1 / len(lesion))
-    return (lesion + 0.1 * lesion.mean()) / (1.1 * total)
+        return np.full(len(foreground), 1 / len(foreground))
+    return (foreground + 0.1 * foreground.mean()) / (1.1 * total)
 
 
-def patient_lesion_probabilities(lesion: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    """Return uniform probabilities of groups, times `lesion_probabilities` within each group.
+def group_foreground_probabilities(foreground: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """Return uniform probabilities of groups, times `foreground_probabilities` within each group.
 
     Source:
         Buda, Saha, Mazurowski 2019, 10.1016/j.compbiomed.2019.05.002.
@@ -194,7 +204,7 @@ def patient_lesion_probabilities(lesion: np.ndarray, groups: Sequence[str]) -> n
     probabilities = np.zeros(len(names))
     for name in set(groups):
         of_group = names == name
-        probabilities[of_group] = lesion_probabilities(lesion[of_group])
+        probabilities[of_group] = foreground_probabilities(foreground[of_group])
     return probabilities / len(set(groups))
 
 
@@ -268,7 +278,8 @@ class PatchDataset(Dataset[Patch]):
         patch_shape: P, in working pixels.
         margin: Number of pixels that the network loses on each side.
         seed: Random seed of the run.
-        reach_px: Largest distance to the border of an object that is learned, if the space has it.
+        max_distance_px: Largest distance to the border of an object that is learned, if the space
+            has it.
         lengths: Relative length of a pixel along each axis, for this distance; None: 1.
         slices: Number of slices of a volume that a 2D patch shows as channels; None: patches have
             as many axes as the samples.
@@ -285,14 +296,14 @@ class PatchDataset(Dataset[Patch]):
         patch_shape: tuple[int, ...],
         margin: int = 0,
         seed: int = 0,
-        reach_px: float | None = None,
+        max_distance_px: float | None = None,
         lengths: Sequence[float] | None = None,
         slices: int | None = None,
     ):
         self.samples, self.space, self.draw = samples, space, draw
         self.weights, self.augment = weights, augment
         self.patch_shape, self.margin, self.seed = patch_shape, margin, seed
-        self.reach_px, self.lengths, self.slices = reach_px, lengths, slices
+        self.max_distance_px, self.lengths, self.slices = max_distance_px, lengths, slices
 
     def __getitem__(self, key: PatchKey) -> Patch:
         patch_shape = key[2] if len(key) == 3 else self.patch_shape
@@ -320,9 +331,9 @@ class PatchDataset(Dataset[Patch]):
         inner = tuple(slice(self.margin, size - self.margin) for size in patch_shape)
         target, _ = self.space.encode(torch.from_numpy(classes[inner]))
         if objects:
-            assert self.reach_px is not None, "the planner chooses it"
+            assert self.max_distance_px is not None, "the planner chooses it"
             # Measured after the warp, which would change the distances.
-            distance = border_distance(objects[0], self.reach_px, self.lengths)[None, *inner]
+            distance = border_distance(objects[0], self.max_distance_px, self.lengths)[None, *inner]
             target = torch.cat([target, torch.from_numpy(distance)])
         # Weights of the whole patch: objects in the margin may have borders within the output.
         weight = torch.from_numpy(self.weights.of(classes)[None, *inner])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,6 +32,8 @@ PARTS = ("train", "validation", "test")
 class SplitConfig:
     """Division of the cases into training, validation and test sets."""
 
+    RENAMED: ClassVar = {"spread_classes": "stratify_classes"}
+
     test_fraction: float = 0.2
     """Fraction of the cases in the test set, which is only used for the scores. 0: no scores,
     unless the data state a test set."""
@@ -45,7 +48,7 @@ class SplitConfig:
     fold: int = 0
     """Index of the fold that is the test set, counted from 0."""
 
-    spread_classes: bool = True
+    stratify_classes: bool = True
     """Whether groups are exchanged if the test or validation set lacks foreground, or a class that
     enough groups have. A class of one group stays in training, the second one goes to the test set,
     the third one to the validation set. false: splits as in earlier versions."""
@@ -200,7 +203,7 @@ def make_splits(
         fractions={"test": config.test_fraction, "validation": config.validation_fraction},
         folds=config.folds,
         fold=config.fold,
-        spread_classes=config.spread_classes,
+        stratify_classes=config.stratify_classes,
     )
     assign = assign_ends if kind == "stack" else assign_strata
     part_of = {**given, **assign(pool, np.random.default_rng(seed))}

@@ -73,12 +73,12 @@ def cleaning_steps(
             classes=region.classes,
             beneath=tuple(beneath),
             largest_only=own.largest_only,
-            smallest_px=own.smallest_px,
-            largest_hole_px=own.largest_hole_px,
+            min_size_px=own.min_size_px,
+            max_hole_size_px=own.max_hole_size_px,
         )
-        if own.largest_only or own.smallest_px > 1:
+        if own.largest_only or own.min_size_px > 1:
             removed.append(step)
-        if own.largest_hole_px:
+        if own.max_hole_size_px:
             filled.append(replace(step, fills=True))
     return (*removed, *filled)
 
@@ -90,7 +90,7 @@ def _label(how: CleaningStep, classes: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _is_kept(parts: Parts, how: CleaningStep) -> np.ndarray:
-    is_kept = parts.sizes >= how.smallest_px
+    is_kept = parts.sizes >= how.min_size_px
     if how.largest_only and len(parts.sizes):
         is_largest = parts.sizes == parts.sizes.max()
         first = parts.first[is_largest].min()  # Of equal ones, the first one.
@@ -100,6 +100,6 @@ def _is_kept(parts: Parts, how: CleaningStep) -> np.ndarray:
 
 def _is_hole(parts: Parts, how: CleaningStep) -> np.ndarray:
     is_hole = ~parts.touches_edge
-    if how.largest_hole_px != "all":
-        is_hole &= parts.sizes <= how.largest_hole_px
+    if how.max_hole_size_px != "all":
+        is_hole &= parts.sizes <= how.max_hole_size_px
     return is_hole

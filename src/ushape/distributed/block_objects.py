@@ -32,7 +32,7 @@ def number_parts(task: BlockTask) -> None:
         task.grid(PREDICT),
         corners_connect=task.corners_connect,
     )
-    kept = np.flatnonzero(parts.sizes >= max(1, task.smallest_px))
+    kept = np.flatnonzero(parts.sizes >= max(1, task.min_size_px))
     kept = kept[np.argsort(parts.first[kept])]
     numbers = np.zeros(len(parts.sizes), np.uint32)
     numbers[kept] = np.arange(1, len(kept) + 1)

@@ -84,7 +84,7 @@ def plan_task(
         values=_values(predictor, has_codes=has_codes),
         probabilities=images.probabilities(output) if probabilities else None,
         objects=images.objects(output) if objects else None,
-        smallest_px=how.smallest_px,
+        min_size_px=how.min_size_px,
         corners_connect=how.corners_connect,
         cleanings=steps,
         classes=tuple(
@@ -191,13 +191,13 @@ def _division(
 
 def _check_decisions(predictor: Predictor, name: str, *, objects: bool) -> None:
     """Raise DataError if objects are defined by more than their own pixels."""
-    if predictor.separates and predictor.objects.largest_hole_px:
+    if predictor.separates and predictor.objects.max_hole_size_px:
         raise DataError(
             f"{name}: the holes of objects are filled before they are separated, which is not "
             "supported in blocks.",
             code="objects_in_blocks",
-            hint="Set predict.objects.largest_hole_px=0; or join objects that touch with "
-            "--set predict.objects.split=none.",
+            hint="Set predict.objects.max_hole_size_px=0; or join objects that touch with "
+            "--set predict.objects.separation=none.",
         )
     if objects and (needed := settings_for_bands(predictor)):
         raise DataError(

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from ushape.config import with_current_names
 from ushape.distributed.grid import BlockGrid
 from ushape.errors import RunError
 from ushape.io.files import read_sealed_json, remove_quietly, temporary_name, write_sealed_json
@@ -44,6 +45,8 @@ MARKERS_PER_FOLDER = 1000
 class CleaningStep:
     """Removal of components of one class or region, or filling of its holes."""
 
+    RENAMED: ClassVar = {"smallest_px": "min_size_px", "largest_hole_px": "max_hole_size_px"}
+
     fills: bool
     """Whether holes are filled; otherwise components are removed."""
 
@@ -54,13 +57,15 @@ class CleaningStep:
     """Class indices beneath it, the closest one last."""
 
     largest_only: bool
-    smallest_px: int
-    largest_hole_px: int | Literal["all"]
+    min_size_px: int
+    max_hole_size_px: int | Literal["all"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockTask:
     """Prediction of an image in blocks of whole chunks of the output."""
+
+    RENAMED: ClassVar = {"smallest_px": "min_size_px"}
 
     folder: Path
     """Folder of the description and of the markers of finished blocks."""
@@ -85,7 +90,7 @@ class BlockTask:
     objects: Pyramid | None
     """Label image of the objects; None if they are not numbered."""
 
-    smallest_px: int
+    min_size_px: int
     """Size in pixels below which objects are left out."""
 
     corners_connect: bool
@@ -293,6 +298,7 @@ def open_task(folder: Path) -> BlockTask:
         hint="Remove the folder and the output, and start again.",
     )
     try:
+        values = with_current_names(BlockTask, values)
         return BlockTask(
             folder=folder,
             image=Path(values["image"]),
@@ -305,7 +311,7 @@ def open_task(folder: Path) -> BlockTask:
             values=tuple(values["values"]),
             probabilities=_optional_pyramid(values["probabilities"]),
             objects=_optional_pyramid(values["objects"]),
-            smallest_px=values["smallest_px"],
+            min_size_px=values["min_size_px"],
             corners_connect=values["corners_connect"],
             cleanings=tuple(CleaningStep(**_as_tuples(one)) for one in values["cleanings"]),
             classes=tuple(map(_pyramid, values["classes"])),

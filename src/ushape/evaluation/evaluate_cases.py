@@ -147,7 +147,7 @@ def evaluate_cases(
     evaluation.pictures, evaluation.topology = selection.pictures, sections.scores()
     evaluation.confusion, evaluation.curves = pixels.confusion, pixels.curves
     evaluation.object_pictures = objects.pictures
-    are_divided = predictor.plan.recipe.predict.objects.split != "none"
+    are_divided = predictor.plan.recipe.predict.objects.separation != "none"
     evaluation.is_about_objects = is_numbered or are_divided or objects.are_many_touching
     return evaluation
 

@@ -369,12 +369,12 @@ def _describe_cleaning(rule: DecisionRule, space: LabelSpace) -> tuple[str, ...]
         cleaning, parts = own.cleaning, []
         if cleaning.largest_only:
             parts.append("keeps only the largest part")
-        if cleaning.smallest_px > 1:
-            parts.append(f"removes parts below {cleaning.smallest_px} pixels")
-        if cleaning.largest_hole_px == "all":
+        if cleaning.min_size_px > 1:
+            parts.append(f"removes parts below {cleaning.min_size_px} pixels")
+        if cleaning.max_hole_size_px == "all":
             parts.append("fills holes")
-        elif cleaning.largest_hole_px:
-            parts.append(f"fills holes of up to {cleaning.largest_hole_px} pixels")
+        elif cleaning.max_hole_size_px:
+            parts.append(f"fills holes of up to {cleaning.max_hole_size_px} pixels")
         if parts:
             found.append(f"{region.name}: {', '.join(parts)}")
     return tuple(found)

@@ -190,12 +190,12 @@ class _Waiting:
         Shapes:
             returns: (m, ...) bool, background that may be part of a hole when more rows have come.
         """
-        if not self.how.largest_hole_px or not len(self.filled):
+        if not self.how.max_hole_size_px or not len(self.filled):
             return np.zeros(self.filled.shape, dtype=bool)
         reach = 1 if self.how.corners_connect else self.filled.ndim
         structure = ndimage.generate_binary_structure(self.filled.ndim, reach)
         gaps, count = ndimage.label(self.filled == 0, structure)
-        may_be_hole = np.bincount(gaps.ravel(), minlength=count + 1) <= self.how.largest_hole_px
+        may_be_hole = np.bincount(gaps.ravel(), minlength=count + 1) <= self.how.max_hole_size_px
         may_be_hole[gaps[self.settled]] = False
         for axis in range(1, gaps.ndim):
             may_be_hole[np.take(gaps, [0, -1], axis=axis)] = False

@@ -20,7 +20,7 @@ from ushape.inference.tuning import load_tuning
 from ushape.io.limits import free_memory_bytes
 from ushape.labels import LabelSpace
 from ushape.models import network_sizes
-from ushape.planning.hardware import inspect_machine, keep_memory, memory_format
+from ushape.planning.hardware import inspect_machine, memory_format, reuse_freed_memory
 from ushape.planning.plan import Plan, find_auto
 from ushape.planning.run import Run
 from ushape.transforms.tiling import Average, symmetries
@@ -129,8 +129,8 @@ def _open_member(
 ) -> tuple[EnsembleMember, list[str]]:
     """Open the network of a run; return also the notes on the choice of its backend."""
     plan = _with_settings(run.load_plan(), settings)
-    if plan.recipe.train.keep_memory:
-        keep_memory()
+    if plan.recipe.train.reuse_freed_memory:
+        reuse_freed_memory()
     machine = inspect_machine(device)
     module = run.load_network(plan)
     # The precision of training, if this machine computes it in hardware as well.

@@ -97,7 +97,7 @@ class ObjectCurve:
         return (
             f"{name}: threshold {threshold} instead of 0.5, because the masks are many touching "
             f"objects: {values} -> {self.mean(threshold):.4f} {on}. To choose it for the Dice: "
-            "--set predict.tune_for=dice."
+            "--set predict.tune_metric=dice."
         )
 
 

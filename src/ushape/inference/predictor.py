@@ -292,7 +292,10 @@ class Predictor:
     @property
     def separates(self) -> bool:
         """Whether objects are separated by the distance that the network predicts."""
-        return self.plan.preprocessing.space.has_distance and self.objects.split == "learned"
+        return (
+            self.plan.preprocessing.space.has_distance
+            and self.objects.separation == "learned_distance"
+        )
 
     @property
     def joins_objects(self) -> bool:

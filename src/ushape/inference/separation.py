@@ -15,20 +15,20 @@ from ushape.instances.label import ObjectConfig, fill_enclosed_holes, label_obje
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.instance import MAX_SEPARATED_PX, ObjectCounts, count_objects
 
-SEPARATED = ObjectConfig(split="learned")
+SEPARATED = ObjectConfig(separation="learned_distance")
 """Definition of objects that the planner chooses if the network predicts their distance."""
 
-RISES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
-"""Values of ObjectConfig.rise_learned that are compared."""
+H_VALUES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
+"""Values of ObjectConfig.h_distance that are compared."""
 
-FEW_RISES = (0.1, 0.2, 0.4)
-"""Values of ObjectConfig.rise_learned by which networks are compared."""
+FEW_H_VALUES = (0.1, 0.2, 0.4)
+"""Values of ObjectConfig.h_distance by which networks are compared."""
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 """Thresholds of each class that are compared."""
 
 SIZE_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
-"""Smallest sizes that are compared, as fractions of the median size of annotated objects."""
+"""Minimum sizes that are compared, as fractions of the median size of annotated objects."""
 
 NOISE_SHARE = 1 / 16
 """Size below which objects are not counted when networks are compared, as such a fraction."""
@@ -57,9 +57,9 @@ def separate(
             belong to the object, but have no class.
     """
     filled = classes
-    if how.largest_hole_px:
+    if how.max_hole_size_px:
         filled = fill_enclosed_holes(
-            classes, how.largest_hole_px, corners_connect=how.corners_connect
+            classes, how.max_hole_size_px, corners_connect=how.corners_connect
         )
     return separate_filled(classes, filled, distance, space, how)
 
@@ -76,7 +76,7 @@ def separate_filled(
     Shapes:
         classes and filled: (*S) uint8 class indices before and after; the others as in `separate`.
     """
-    labels = label_objects(filled, replace(how, largest_hole_px=0), distance=distance).labels
+    labels = label_objects(filled, replace(how, max_hole_size_px=0), distance=distance).labels
     if not space.states_objects:
         labels = np.where(_touches_higher_label(labels, classes), 0, labels)
     return np.where(labels > 0, classes, np.uint8(0)), labels
@@ -172,15 +172,15 @@ def choose_separation(
     *,
     keep_thresholds: bool,
 ) -> Separation:
-    """Choose the minimum rise, the thresholds and the smallest size by the average precision.
+    """Choose the h of the h-maxima, the thresholds and the minimum size by the average precision.
 
-    The average precision is the mean over IoU 0.5 to 0.9, of the objects of all cases together. The
-    rise is chosen first, then thresholds and size are changed where they gain MIN_AP_GAIN. A rise
-    or a smallest size that differs from SEPARATED was set by the user and is kept.
+    The average precision is the mean over IoU 0.5 to 0.9, of the objects of all cases together.
+    The h is chosen first, then thresholds and size are changed where they gain MIN_AP_GAIN. An h or
+    a minimum size that differs from SEPARATED was set by the user and is kept.
 
     Args:
         rule: Rule to start from.
-        how: Definition of objects to start from; split is learned.
+        how: Definition of objects to start from; separation is learned_distance.
         keep_thresholds: Whether the thresholds of `rule` are kept.
 
     Raises:
@@ -190,10 +190,10 @@ def choose_separation(
     if not known.sizes_px:
         return Separation(rule=rule, how=how)
     before = known.score(rule, how)
-    rises = _rises(how, RISES)
-    scores = {rise: known.score(rule, replace(how, rise_learned=rise)) for rise in rises}
-    rise = max(rises, key=lambda one: (scores[one], -abs(one - how.rise_learned)))
-    how, best = replace(how, rise_learned=rise), scores[rise]
+    values = _h_values(how, H_VALUES)
+    scores = {h: known.score(rule, replace(how, h_distance=h)) for h in values}
+    h = max(values, key=lambda one: (scores[one], -abs(one - how.h_distance)))
+    how, best = replace(how, h_distance=h), scores[h]
     names = [] if keep_thresholds else [region.name for region in space.scored][:MAX_CLASSES]
     for name in names:
         for threshold in THRESHOLDS:
@@ -202,18 +202,18 @@ def choose_separation(
             if (score := known.score(changed, how)) > best + MIN_AP_GAIN:
                 rule, best = changed, score
     typical = float(np.median(known.sizes_px))
-    for share in () if how.smallest_px else SIZE_SHARES:
-        larger = replace(how, smallest_px=max(1, round(share * typical)))
+    for share in () if how.min_size_px else SIZE_SHARES:
+        larger = replace(how, min_size_px=max(1, round(share * typical)))
         if (score := known.score(rule, larger)) > best + MIN_AP_GAIN:
             how, best = larger, score
     line = (
-        f"Objects: separated by the learned distance with a rise of {how.rise_learned}, "
+        f"Objects: separated by the learned distance with h = {how.h_distance}, "
         f"{_thresholds_text(rule, space)}, "
-        + (f"without those below {how.smallest_px} pixels" if how.smallest_px else "of any size")
+        + (f"without those below {how.min_size_px} pixels" if how.min_size_px else "of any size")
         + f": average precision (IoU 0.5 to 0.9) {before:.4f} -> {best:.4f} on "
         f"{pluralize(len(known.cases), 'validation image')}. To set it: "
-        f"--set predict.objects.rise_learned={how.rise_learned}; to join objects that touch: "
-        "--set predict.objects.split=none."
+        f"--set predict.objects.h_distance={how.h_distance}; to join objects that touch: "
+        "--set predict.objects.separation=none."
     )
     return Separation(rule=rule, how=how, report=(line,))
 
@@ -222,25 +222,25 @@ def comparable_settings(how: ObjectConfig, sizes_px: Sequence[int]) -> list[Obje
     """Return definitions of which the best one shows how well a network separates objects.
 
     At one fixed setting, epochs and ways to predict would be ranked wrongly: a network that finds
-    more objects also finds more specks, and the best rise depends on how smooth its distance is.
+    more objects also finds more specks, and the best h depends on how smooth its distance is.
     Both are set after training, when all values are compared.
 
     Args:
-        how: Definition whose rise and smallest size are varied, if split is learned and the user
-            has not set them.
+        how: Definition whose h and minimum size are varied, if separation is learned_distance and
+            the user has not set them.
         sizes_px: Number of pixels of annotated objects.
     """
-    if how.split != "learned":
+    if how.separation != "learned_distance":
         return [how]
     noise = round(NOISE_SHARE * float(np.median(sizes_px))) if len(sizes_px) else 0
-    smallest = how.smallest_px or noise
-    rises = _rises(how, FEW_RISES)
-    return [replace(how, rise_learned=rise, smallest_px=smallest) for rise in rises]
+    smallest = how.min_size_px or noise
+    values = _h_values(how, FEW_H_VALUES)
+    return [replace(how, h_distance=h, min_size_px=smallest) for h in values]
 
 
-def _rises(how: ObjectConfig, values: Sequence[float]) -> Sequence[float]:
-    """Return the rises to compare: only that of the definition if the user has set it."""
-    return values if how.rise_learned == SEPARATED.rise_learned else (how.rise_learned,)
+def _h_values(how: ObjectConfig, values: Sequence[float]) -> Sequence[float]:
+    """Return the values of h to compare: only that of the definition if the user has set it."""
+    return values if how.h_distance == SEPARATED.h_distance else (how.h_distance,)
 
 
 def choose_comparable(

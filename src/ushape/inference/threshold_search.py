@@ -49,8 +49,8 @@ applied to all cases."""
 
 CLEANINGS: tuple[tuple[str, Any], ...] = (
     ("largest_only", True),
-    ("largest_hole_px", "all"),
-    *(("smallest_px", size) for size in SIZES_PX),
+    ("max_hole_size_px", "all"),
+    *(("min_size_px", size) for size in SIZES_PX),
 )
 """Cleaning settings that are compared, each with its value."""
 
@@ -142,10 +142,10 @@ def choose_rule(
     )
 
 
-def _keeps_objects(key: str, value: Any, smallest_px: int) -> bool:
+def _keeps_objects(key: str, value: Any, min_size_px: int) -> bool:
     """Return whether a cleaning setting keeps all objects of at least this size."""
-    if key == "smallest_px":
-        return bool(value <= smallest_px)
+    if key == "min_size_px":
+        return bool(value <= min_size_px)
     return key != "largest_only"
 
 
@@ -169,9 +169,9 @@ class _Step:
         """Describe the change and its effect on the Dice."""
         words = {
             "threshold": f"threshold {self.value} instead of 0.5",
-            "smallest_px": f"objects below {self.value} pixels removed",
+            "min_size_px": f"objects below {self.value} pixels removed",
             "largest_only": "only the largest component kept",
-            "largest_hole_px": "holes filled",
+            "max_hole_size_px": "holes filled",
         }
         changes = after.changes_from(before)
         better = sum(change > 0 for change in changes)

@@ -71,24 +71,24 @@ def choose_tuning(
     space: LabelSpace,
     *,
     rule: bool,
-    tune_for: Literal["dice"] | ObjectMetric | None = None,
+    tune_metric: Literal["dice"] | ObjectMetric | None = None,
     how: ObjectConfig | None = None,
 ) -> Tuning:
     """Choose a rule if `rule` is set, and fit the calibration to its decisions.
 
     Args:
-        tune_for: Metric that the thresholds are chosen for; None: as the masks suggest.
+        tune_metric: Metric that the thresholds are chosen for; None: as the masks suggest.
         how: Definition of the objects of a prediction.
     """
     chosen, report, basis = DecisionRule(), tuple[str, ...](), dict[str, Basis]()
     how = how or ObjectConfig()
-    separates = space.has_distance and how.split == "learned"
+    separates = space.has_distance and how.separation == "learned_distance"
     separation = None
     if rule:
         objects = (
             {}
-            if tune_for == "dice" or (separates and tune_for != "rand")
-            else measure_objects_by_threshold(cases, space, how, tune_for)
+            if tune_metric == "dice" or (separates and tune_metric != "rand")
+            else measure_objects_by_threshold(cases, space, how, tune_metric)
         )
         pairs = [(case.probabilities, case.truth) for case in cases]
         counted = (
@@ -100,7 +100,7 @@ def choose_tuning(
         found = choose_rule(pairs, space, [case.group for case in cases], objects, smallest)
         chosen, report, basis = found.rule, found.report, found.basis
         if separates:
-            keeps = tune_for not in (None, "object_f1")
+            keeps = tune_metric not in (None, "object_f1")
             own = choose_separation(cases, space, chosen, how, keep_thresholds=keeps)
             chosen, report, separation = own.rule, (*report, *own.report), own.how
     confidence, scores = [], []
@@ -142,13 +142,13 @@ def join_tunings(tunings: Sequence[Tuning]) -> Tuning:
 
 
 def _mean_objects(chosen: Sequence[ObjectConfig]) -> ObjectConfig | None:
-    """Return the mean rise and the median smallest size; None if nothing was chosen."""
+    """Return the mean h and the median minimum size; None if nothing was chosen."""
     if not chosen:
         return None
     return replace(
         chosen[0],
-        rise_learned=sum(one.rise_learned for one in chosen) / len(chosen),
-        smallest_px=int(median(one.smallest_px for one in chosen)),
+        h_distance=sum(one.h_distance for one in chosen) / len(chosen),
+        min_size_px=int(median(one.min_size_px for one in chosen)),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -24,21 +24,35 @@ Probabilities = Mapping[int, np.ndarray]
 class ObjectConfig:
     """How the pixels of a class are divided into objects."""
 
-    split: Literal["none", "distance", "probability", "learned"] = "none"
-    """Splitting of connected components into objects. none: each component is one object; distance:
-    split at constrictions; probability: split where the probability of the class has a minimum
-    between two peaks, for models that were trained to predict borders; learned: split where the
-    distance to the border that the network predicts has such a minimum (labels.objects)."""
+    RENAMED: ClassVar = {
+        "split": "separation",
+        "separation=distance": "distance_transform",
+        "separation=learned": "learned_distance",
+        "rise_px": "h_px",
+        "rise_probability": "h_probability",
+        "rise_learned": "h_distance",
+        "smallest_px": "min_size_px",
+        "largest_hole_px": "max_hole_size_px",
+    }
 
-    rise_px: float = 1.0
-    """Minimum height of a separate object if split is distance: difference between a peak of the
-    distance to the background and the saddle to a higher peak, in pixels of the finest axis."""
+    separation: Literal["none", "distance_transform", "probability", "learned_distance"] = "none"
+    """Separation of connected components into objects. none: each component is one object;
+    distance_transform: separated at constrictions, by the distance to the background; probability:
+    separated where the probability of the class has a minimum between two peaks, for models that
+    were trained to predict borders; learned_distance: separated where the distance to the border
+    that the network predicts has such a minimum (labels.objects)."""
 
-    rise_probability: float = 0.1
-    """Minimum height of such a peak in the map of probabilities if split is probability."""
+    h_px: float = 1.0
+    """The h of the h-maxima of the distance to the background, in pixels of the finest axis, if
+    separation is distance_transform: a peak is a separate object if it is at least h higher than
+    the saddle to a higher peak."""
 
-    rise_learned: float = 0.2
-    """Minimum height of such a peak in the predicted distance, 0 to 1, if split is learned."""
+    h_probability: float = 0.1
+    """The h of the h-maxima of the probability, if separation is probability."""
+
+    h_distance: float = 0.2
+    """The h of the h-maxima of the predicted distance, 0 to 1, if separation is
+    learned_distance."""
 
     border_class: int | None = None
     """Class index of annotated borders, whose pixels are assigned to the objects they touch."""
@@ -46,21 +60,21 @@ class ObjectConfig:
     corners_connect: bool = False
     """Whether pixels that touch only at a corner (in a volume, also at an edge) are connected."""
 
-    smallest_px: int = 0
+    min_size_px: int = 0
     """Size in pixels below which objects are removed."""
 
-    largest_hole_px: int = 0
+    max_hole_size_px: int = 0
     """Size in pixels up to which holes are filled with the class that encloses them."""
 
     def __post_init__(self) -> None:
-        for name in ("rise_px", "rise_probability", "rise_learned"):
+        for name in ("h_px", "h_probability", "h_distance"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(
                     f"objects.{name} is {getattr(self, name)}; it must be a finite number above 0.",
                     code="value_out_of_range",
                     hint="Usual values are 0.5 to 2 pixels, or probabilities of 0.05 to 0.3.",
                 )
-        for name in ("smallest_px", "largest_hole_px"):
+        for name in ("min_size_px", "max_hole_size_px"):
             check_range(f"objects.{name}", getattr(self, name), 0)
         if self.border_class is not None and not 0 < self.border_class < IGNORE:
             raise ConfigError(
@@ -122,10 +136,10 @@ def label_objects(
 
     Args:
         config: How to divide; None: pixels of a class that are connected by their sides.
-        probabilities: Probabilities of all foreground classes; needed for split=probability and
-            for borders.
+        probabilities: Probabilities of all foreground classes; needed for
+            separation=probability and for borders.
         distance: Predicted distance to the border of the object, 0 to 1, (*S); needed for
-            split=learned.
+            separation=learned_distance.
         spacing_mm: Spacing along each axis of S, for distances; None: equal.
 
     Shapes:
@@ -137,31 +151,34 @@ def label_objects(
     """
     config = config or ObjectConfig()
     _check(classes, config, probabilities, spacing_mm)
-    if config.split == "learned" and (distance is None or config.border_class is not None):
+    if config.separation == "learned_distance" and (
+        distance is None or config.border_class is not None
+    ):
         raise ConfigError(
-            "Objects can be split by a learned distance only if the network predicts it, and "
+            "Objects can be separated by a learned distance only if the network predicts it, and "
             "without a border class.",
             code="distance_required",
-            hint="Train with labels.objects=distance, or use predict.objects.split=distance.",
+            hint="Train with labels.objects=distance, or use "
+            "predict.objects.separation=distance_transform.",
         )
     classes = np.where(classes == IGNORE, 0, classes).astype(np.uint8)
-    if config.largest_hole_px:
+    if config.max_hole_size_px:
         classes = fill_enclosed_holes(
-            classes, config.largest_hole_px, corners_connect=config.corners_connect
+            classes, config.max_hole_size_px, corners_connect=config.corners_connect
         )
-    if config.split == "none" and config.border_class is None:
+    if config.separation == "none" and config.border_class is None:
         labels = measure.label(classes, background=0, connectivity=_reach(config, classes.ndim))
-        return _number(labels, classes, config.smallest_px)
+        return _number(labels, classes, config.min_size_px)
     known = probabilities or {}
     labels = np.zeros(classes.shape, dtype=np.int32)
     owners = np.zeros(classes.shape, dtype=np.uint8)
     for index, allowed in _allowed_pixels(classes, config, known).items():
-        relief = distance if config.split == "learned" else known.get(index)
+        relief = distance if config.separation == "learned_distance" else known.get(index)
         found = _split(classes == index, allowed, config, relief, spacing_mm)
         inside = found > 0
         labels[inside] = found[inside] + labels.max()
         owners[inside] = index
-    return _number(labels, owners, config.smallest_px)
+    return _number(labels, owners, config.min_size_px)
 
 
 def label_prediction(
@@ -203,16 +220,16 @@ def _split(
         all (*S); inner and allowed: bool, inner is part of allowed.
     """
     reach = _reach(config, inner.ndim)
-    if config.split == "none":
+    if config.separation == "none":
         labels = measure.label(inner, connectivity=reach)
-    elif config.split == "distance":
-        labels = split_by_peaks(_depth(inner, spacing_mm), inner, config.rise_px, reach)
-    elif config.split == "learned":
+    elif config.separation == "distance_transform":
+        labels = split_by_peaks(_depth(inner, spacing_mm), inner, config.h_px, reach)
+    elif config.separation == "learned_distance":
         assert probability is not None, "_check refuses this"
-        labels = split_by_peaks(probability, inner, config.rise_learned, reach)
+        labels = split_by_peaks(probability, inner, config.h_distance, reach)
     else:
         assert probability is not None, "_check refuses this"
-        labels = split_by_peaks(probability, inner, config.rise_probability, reach)
+        labels = split_by_peaks(probability, inner, config.h_probability, reach)
     if config.border_class is None:
         return np.asarray(labels)
     assert probability is not None, "_check refuses this"
@@ -249,7 +266,7 @@ def _allowed_pixels(
     return own
 
 
-def _number(labels: np.ndarray, owners: np.ndarray, smallest_px: int) -> Objects:
+def _number(labels: np.ndarray, owners: np.ndarray, min_size_px: int) -> Objects:
     """Drop small objects and number the others by their first pixel.
 
     Shapes:
@@ -261,7 +278,7 @@ def _number(labels: np.ndarray, owners: np.ndarray, smallest_px: int) -> Objects
     # NumPy keeps the last of several values for an index: in reverse order, the first pixel.
     first[flat[inside[::-1]]] = inside[::-1]
     areas = np.bincount(flat[inside], minlength=len(first))
-    kept = np.flatnonzero(areas >= max(1, smallest_px))
+    kept = np.flatnonzero(areas >= max(1, min_size_px))
     kept = kept[np.argsort(first[kept])]
     numbers = np.zeros(len(first), dtype=np.int32)
     numbers[kept] = np.arange(1, len(kept) + 1)
@@ -279,12 +296,13 @@ def _check(
     probabilities: Probabilities | None,
     spacing_mm: Sequence[float] | None,
 ) -> None:
-    if probabilities is None and (config.split == "probability" or config.border_class):
+    if probabilities is None and (config.separation == "probability" or config.border_class):
         raise ConfigError(
-            "Probabilities are needed for objects.split=probability and for a border class, but "
-            "there are none.",
+            "Probabilities are needed for objects.separation=probability and for a border class, "
+            "but there are none.",
             code="probabilities_required",
-            hint="Pass the predicted probabilities, or use objects.split=distance without borders.",
+            hint="Pass the predicted probabilities, or use objects.separation=distance_transform "
+            "without borders.",
         )
     for index, own in (probabilities or {}).items():
         if own.shape != classes.shape:
@@ -294,7 +312,7 @@ def _check(
                 code="shape_mismatch",
                 hint="Pass the label map and the probabilities of the same prediction.",
             )
-    if probabilities is not None and (config.split == "probability" or config.border_class):
+    if probabilities is not None and (config.separation == "probability" or config.border_class):
         present = set(np.unique(classes).tolist()) - {0, IGNORE, config.border_class}
         if missing := sorted(present - set(probabilities)):
             raise DataError(
@@ -305,16 +323,16 @@ def _check(
     spacing_or_ones(spacing_mm, classes.ndim)
 
 
-def split_by_peaks(relief: np.ndarray, mask: np.ndarray, rise: float, reach: int) -> np.ndarray:
+def split_by_peaks(relief: np.ndarray, mask: np.ndarray, h: float, reach: int) -> np.ndarray:
     """Label each part of a mask by the peak above it.
 
-    A peak gets a label of its own if it rises at least `rise` above the highest saddle to a higher
+    A peak gets a label of its own if it is at least `h` higher than the highest saddle to a higher
     peak. The highest peak of each connected component always has one, so no component is lost.
     These are the h-maxima of the relief. Instead of reconstructing it, which takes several times as
     long, all peaks are flooded and shallow ones are joined across their highest saddle.
 
     Args:
-        rise: Height in the units of the relief, above 0.
+        h: Height in the units of the relief, above 0.
         reach: Number of axes along which two neighbors may differ.
 
     Shapes:
@@ -336,7 +354,7 @@ def split_by_peaks(relief: np.ndarray, mask: np.ndarray, rise: float, reach: int
     basins = segmentation.watershed(depth, seeds, connectivity=structure, mask=np.pad(mask, 1))
     peaks = np.zeros(int(seeds.max()) + 1)
     peaks[seeds[tops]] = height[tops]
-    joined = _join_shallow(peaks, _find_passes(basins, height, structure), rise)
+    joined = _join_shallow(peaks, _find_passes(basins, height, structure), h)
     inner = (slice(1, -1),) * mask.ndim
     return np.asarray(joined[basins[inner]])
 
@@ -390,12 +408,10 @@ def _neighbors(structure: np.ndarray) -> Iterator[tuple[tuple[slice, ...], tuple
         )
 
 
-def _join_shallow(
-    peaks: np.ndarray, passes: list[tuple[int, int, float]], rise: float
-) -> np.ndarray:
+def _join_shallow(peaks: np.ndarray, passes: list[tuple[int, int, float]], h: float) -> np.ndarray:
     """Return the label of each basin after joining shallow peaks from the highest saddle down.
 
-    At each saddle two groups of basins are merged. If the lower of their peaks rises too little
+    At each saddle two groups of basins are merged. If the lower of their peaks is less than `h`
     above the saddle, the basins on both sides belong to the same object.
 
     Shapes:
@@ -415,7 +431,7 @@ def _join_shallow(
         lower, higher = sorted((find_root(first), find_root(second)), key=lambda one: top[one])
         if lower != higher:
             parent[lower] = higher
-            if top[lower] - height < rise:
+            if top[lower] - height < h:
                 one_object.append((first, second))
     ends = np.array(one_object, dtype=np.int64).reshape(-1, 2).T
     graph = sparse.coo_array((np.ones(ends.shape[1]), tuple(ends)), shape=(len(peaks),) * 2)

@@ -33,14 +33,14 @@ def label_stored(classes: np.ndarray, labels: np.ndarray, *, corners_connect: bo
 
 
 def number_stored(
-    classes: np.ndarray, labels: np.ndarray, smallest_px: int = 0
+    classes: np.ndarray, labels: np.ndarray, min_size_px: int = 0
 ) -> tuple[Iterator[np.ndarray], np.ndarray]:
     """Number objects by their first pixel in raster order, as `label_prediction` does.
 
     Objects without a pixel that has a class, which are filled holes only, are dropped.
 
     Args:
-        smallest_px: Size in pixels below which objects are dropped.
+        min_size_px: Size in pixels below which objects are dropped.
 
     Shapes:
         classes: (*S) class indices, 0 also in filled holes; labels: (*S) int32, 0 outside of
@@ -63,7 +63,7 @@ def number_stored(
         first[found[is_new]] = band.start * row_px + inside[place[is_new]]
         known = inside[own[inside] > 0]
         owners[flat[known]] = own[known]
-    kept = np.flatnonzero((areas >= max(1, smallest_px)) & (owners > 0))
+    kept = np.flatnonzero((areas >= max(1, min_size_px)) & (owners > 0))
     kept = kept[np.argsort(first[kept])]
     numbers = np.zeros(count + 1, dtype=np.uint32)
     numbers[kept] = np.arange(1, len(kept) + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
@@ -26,6 +26,8 @@ MaskValue = Annotated[int, BeforeValidator(parse_mask_value)]
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
     """Classes of the mask values."""
+
+    RENAMED: ClassVar = {"reach_px": "max_distance_px"}
 
     values: tuple[MaskValue, ...] | None = None
     """Mask values in class order, background first; null: the values found, in increasing order.
@@ -69,15 +71,15 @@ class LabelConfig:
     auto: distance if masks number their objects, or consist of many parts most of which nearly
     touch another one of their class."""
 
-    reach_px: float | None = None
+    max_distance_px: float | None = None
     """Largest distance to the border that is learned, in pixels after preprocessing, of the axis
     with the finest ones (preprocessing.distances); null: a quarter of the size of a typical
     object."""
 
     def __post_init__(self) -> None:
-        if self.reach_px is not None and not 1 <= self.reach_px < math.inf:
+        if self.max_distance_px is not None and not 1 <= self.max_distance_px < math.inf:
             raise ConfigError(
-                f"labels.reach_px is {self.reach_px}; it must be at least 1.",
+                f"labels.max_distance_px is {self.max_distance_px}; it must be at least 1.",
                 code="value_out_of_range",
                 hint="Use about a quarter of the size of an object, or leave it out.",
             )

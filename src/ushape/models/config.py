@@ -29,7 +29,15 @@ PerAxis = tuple[int, ...]
 class NetworkConfig:
     """Architecture of the network. Fields that a network does not use have no effect on it."""
 
-    RENAMED: ClassVar = {"centre_convolutions": "center_convolutions", "output=centre": "center"}
+    RENAMED: ClassVar = {
+        "centre_convolutions": "bottleneck_convolutions",
+        "center_convolutions": "bottleneck_convolutions",
+        "output": "valid_output",
+        "valid_output=centre": "center",
+        "dropout_place": "dropout_position",
+        "down": "downsampling",
+        "up": "upsampling",
+    }
 
     architecture: str | NetworkBuilder = "unet"
     """Name of the network: unet. A recipe in a Python file (--recipe FILE.py:FUNCTION) can give its
@@ -73,7 +81,7 @@ class NetworkConfig:
     convolutions: int = 2
     """Number of 3 x 3 convolutions in each level of the encoder."""
 
-    center_convolutions: int | None = None
+    bottleneck_convolutions: int | None = None
     """Number of convolutions in the coarsest level, if it differs from `convolutions`."""
 
     decoder_convolutions: int | None = None
@@ -87,7 +95,7 @@ class NetworkConfig:
     """Padding of the convolutions. same: zeros keep the image size; valid: each convolution shrinks
     the image, as in the original paper."""
 
-    output: Literal["center", "stretched"] = "center"
+    valid_output: Literal["center", "stretched"] = "center"
     """Area that the output of valid convolutions covers. center: the center of the input, as in the
     original paper; stretched: that center, resized to the whole input."""
 
@@ -104,14 +112,14 @@ class NetworkConfig:
     dropout: float = 0.0
     """Probability that a channel is dropped during training."""
 
-    dropout_place: Literal["between", "after", "bottom"] = "bottom"
+    dropout_position: Literal["between", "after", "bottom"] = "bottom"
     """Position of dropout. between: between the convolutions of each level; after: after each
     level; bottom: after the two coarsest levels."""
 
-    down: Literal["max_pool", "average_pool", "stride"] = "max_pool"
+    downsampling: Literal["max_pool", "average_pool", "stride"] = "max_pool"
     """Downsampling between levels; stride is a convolution with stride 2."""
 
-    up: Literal["transposed", "bilinear", "nearest", "bilinear_3x3"] = "transposed"
+    upsampling: Literal["transposed", "bilinear", "nearest", "bilinear_3x3"] = "transposed"
     """Upsampling between levels. transposed: transposed convolution that halves the channels;
     bilinear, nearest: interpolation; bilinear_3x3: interpolation followed by a 3 x 3 convolution
     that halves the channels."""
@@ -182,7 +190,7 @@ class NetworkConfig:
                 code="value_out_of_range",
                 hint="Use 0 for no dropout.",
             )
-        for name in ("convolutions", "center_convolutions", "decoder_convolutions"):
+        for name in ("convolutions", "bottleneck_convolutions", "decoder_convolutions"):
             value = getattr(self, name)
             if value is not None:
                 check_range(f"network.{name}", value, 1, 64, hint="2 convolutions are usual.")

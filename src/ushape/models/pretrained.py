@@ -1,4 +1,4 @@
-"""Weights that belong to the package, trained on generated images only."""
+"""Weights that belong to the package, trained on synthetic images only."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ushape.errors import PlanError
 from ushape.models.config import NetworkConfig
 from ushape.models.transfer import transfer_weights
 
-GENERATED = Path(__file__).parent / "weights" / "generated_2d.safetensors"
-"""Weights of `GENERATED_CONFIG` for three channels (pretraining/README.md)."""
+SYNTHETIC = Path(__file__).parent / "weights" / "generated_2d.safetensors"
+"""Weights of `SYNTHETIC_CONFIG` for three channels (pretraining/README.md)."""
 
 WIDTHS = (16, 32, 64, 128, 256)
 """Channels of the levels of the network that was trained."""
 
-GENERATED_CONFIG = NetworkConfig(
+SYNTHETIC_CONFIG = NetworkConfig(
     widths=WIDTHS,
     stem=2,
     norm="instance",
@@ -34,7 +34,7 @@ FEWEST_LEVELS = 3
 """Smallest number of levels of a network that the weights were trained for."""
 
 
-def has_generated_weights(config: NetworkConfig) -> bool:
+def has_synthetic_weights(config: NetworkConfig) -> bool:
     """Return whether a network can start from the weights that belong to the package.
 
     They were trained with instance norm. Batch norm has the same scale and offset.
@@ -42,7 +42,7 @@ def has_generated_weights(config: NetworkConfig) -> bool:
     if config.widths == "auto" or not FEWEST_LEVELS <= len(config.widths) <= len(WIDTHS):
         return False
     finest = replace(
-        GENERATED_CONFIG,
+        SYNTHETIC_CONFIG,
         widths=WIDTHS[: len(config.widths)],
         norm=config.norm,
         strides=config.strides,  # Plans of earlier versions do not state them.
@@ -52,7 +52,7 @@ def has_generated_weights(config: NetworkConfig) -> bool:
     return config == finest and is_usual and config.norm in ("instance", "batch")
 
 
-def load_generated_weights(
+def load_synthetic_weights(
     config: NetworkConfig, in_channels: int, fresh: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Return the initial weights of a network, most of which belong to the package.
@@ -67,16 +67,16 @@ def load_generated_weights(
     Raises:
         PlanError: if there are no such weights for the network.
     """
-    if config.widths == "auto" or not has_generated_weights(config):
+    if config.widths == "auto" or not has_synthetic_weights(config):
         raise PlanError(
-            "The plan begins with weights of generated images, which do not fit its network.",
+            "The plan begins with weights of synthetic images, which do not fit its network.",
             code="no_weights_fit",
             hint="Set train.initial_weights to random in the plan.",
         )
     missing = len(WIDTHS) - len(config.widths)
     source = {
         _renamed(name, missing): value
-        for name, value in safetensors.torch.load_file(GENERATED).items()
+        for name, value in safetensors.torch.load_file(SYNTHETIC).items()
         if not name.startswith("heads.")
     }
     out_channels = fresh["heads.0.weight"].shape[0] // math.prod(config.stem_factors)

@@ -74,7 +74,7 @@ class Block(nn.Module):
             width = in_channels if index == 0 else out_channels
             layers += build_convolution(config, width, out_channels, kernel)
             is_last = index == count - 1
-            if dropout and is_last != (config.dropout_place == "between"):
+            if dropout and is_last != (config.dropout_position == "between"):
                 layers.append(DROPOUT[config.dims](dropout))
         self.layers = nn.Sequential(*layers)
         self.shortcut: nn.Module | None = None
@@ -106,9 +106,9 @@ class Encoder(nn.Module):
         self.downs = nn.ModuleList()
         for level, width in enumerate(config.widths):
             count = config.convolutions
-            if level == coarsest and config.center_convolutions is not None:
-                count = config.center_convolutions
-            has_dropout = config.dropout_place != "bottom" or level >= coarsest - 1
+            if level == coarsest and config.bottleneck_convolutions is not None:
+                count = config.bottleneck_convolutions
+            has_dropout = config.dropout_position != "bottom" or level >= coarsest - 1
             dropout = config.dropout if has_dropout else 0.0
             kernel = config.level_kernels[level]
             self.blocks.append(Block(config, in_channels, width, count, dropout, kernel))
@@ -124,9 +124,9 @@ class Encoder(nn.Module):
 
 
 def _build_down(config: NetworkConfig, width: int, stride: PerAxis) -> nn.Module:
-    if config.down == "max_pool":
+    if config.downsampling == "max_pool":
         return MAX_POOL[config.dims](stride)
-    if config.down == "average_pool":
+    if config.downsampling == "average_pool":
         return AVERAGE_POOL[config.dims](stride)
     return CONVOLUTION[config.dims](width, width, stride, stride=stride)
 
@@ -212,7 +212,7 @@ class UNet(nn.Module):
         if self.training and self.config.extra_outputs:
             coarser = zip(list(self.heads)[1:], levels[-2::-1], strict=False)
             return [logits, *(head(level) for head, level in coarser)]
-        if self.config.output == "center" or self.config.padding == "same":
+        if self.config.valid_output == "center" or self.config.padding == "same":
             return logits
         mode = LINEAR_MODE[self.config.dims]
         return functional.interpolate(logits, whole, mode=mode, align_corners=False)
@@ -242,7 +242,7 @@ class Decoder(nn.Module):
         super().__init__()
         assert config.widths != "auto"
         count = config.decoder_convolutions or config.convolutions
-        dropout = config.dropout if config.dropout_place != "bottom" else 0.0
+        dropout = config.dropout if config.dropout_position != "bottom" else 0.0
         self.ups = nn.ModuleList()
         self.blocks = nn.ModuleList()
         coarsest = config.widths[-1]
@@ -289,11 +289,13 @@ def skip_margins(config: NetworkConfig) -> list[PerAxis]:
     """
     assert config.widths != "auto"
     lost = 2 if config.padding == "valid" else 0
-    of_up = lost if config.up == "bilinear_3x3" else 0
+    of_up = lost if config.upsampling == "bilinear_3x3" else 0
     of_level = lost * (config.convolutions + (config.decoder_convolutions or config.convolutions))
     per_axis = []
     for axis in range(config.dims):
-        removed = lost * (config.center_convolutions or config.convolutions)  # By coarser levels.
+        removed = lost * (
+            config.bottleneck_convolutions or config.convolutions
+        )  # By coarser levels.
         margins: list[int] = []
         for stride in reversed(config.level_strides):
             between = stride[axis] * removed + of_up
@@ -306,10 +308,10 @@ def skip_margins(config: NetworkConfig) -> list[PerAxis]:
 def _build_up(config: NetworkConfig, coarse: int, fine: int, level: int) -> tuple[nn.Module, int]:
     """Build the layer that enlarges to a level, and return it with its output channels."""
     stride = config.level_strides[level]
-    if config.up == "transposed":
+    if config.upsampling == "transposed":
         return TRANSPOSED[config.dims](coarse, fine, stride, stride=stride), fine
-    mode = "nearest" if config.up == "nearest" else LINEAR_MODE[config.dims]
-    if config.up == "bilinear_3x3":
+    mode = "nearest" if config.upsampling == "nearest" else LINEAR_MODE[config.dims]
+    if config.upsampling == "bilinear_3x3":
         convolution = build_convolution(config, coarse, fine, config.level_kernels[level])
         return nn.Sequential(Resize(mode, stride), *convolution), fine
     return Resize(mode, stride), coarse
@@ -329,17 +331,17 @@ def output_size(config: NetworkConfig, size: int, axis: int = 0) -> int:
         if size <= 0 or size % stride:
             return 0
         size //= stride
-    size -= lost * (config.center_convolutions or config.convolutions)
+    size -= lost * (config.bottleneck_convolutions or config.convolutions)
     if size <= 0:
         return 0
     way_up = config.decoder_convolutions or config.convolutions
-    if config.up == "bilinear_3x3":
+    if config.upsampling == "bilinear_3x3":
         way_up += 1
     for stride in reversed(strides):
         size = stride * size - lost * way_up
         if size <= 0:
             return 0
-    return whole if config.output == "stretched" else size
+    return whole if config.valid_output == "stretched" else size
 
 
 def next_legal_size(config: NetworkConfig, at_least: int, axis: int = 0) -> int:
@@ -366,18 +368,21 @@ def receptive_field(config: NetworkConfig, axis: int = 0) -> int:
     if config.has_encoder:
         cells = 1  # Pixels of a level that an output pixel depends on.
         for _ in range(coarsest):
-            cells += 2 * (way_up + (config.up == "bilinear_3x3"))
-            cells = cells // 2 + 1 + 2 * (config.up in ("bilinear", "bilinear_3x3"))
+            cells += 2 * (way_up + (config.upsampling == "bilinear_3x3"))
+            cells = cells // 2 + 1 + 2 * (config.upsampling in ("bilinear", "bilinear_3x3"))
         return (cells - 1) * 2 ** (coarsest + 1) + encoder_field(coarsest + 1)
     factor = config.stem_factors[axis]
     if factor > 1:
         return factor * receptive_field(replace(config, stem=1), axis)
-    convolutions = config.convolutions + way_up + (config.up == "bilinear_3x3")
+    convolutions = config.convolutions + way_up + (config.upsampling == "bilinear_3x3")
     strides = [stride[axis] for stride in config.level_strides]
     reaches = [kernel[axis] - 1 for kernel in config.level_kernels]
     units = [math.prod(strides[:level]) for level in range(coarsest + 1)]  # In input pixels.
-    seen = units[-1] * (1 + reaches[-1] * (config.center_convolutions or config.convolutions))
+    seen = units[-1] * (1 + reaches[-1] * (config.bottleneck_convolutions or config.convolutions))
     seen += sum(r * convolutions * u for r, u in zip(reaches[:-1], units[:-1], strict=True))
-    if config.up in ("bilinear", "bilinear_3x3"):  # Uses neighboring pixels where it enlarges.
+    if config.upsampling in (
+        "bilinear",
+        "bilinear_3x3",
+    ):  # Uses neighboring pixels where it enlarges.
         seen += sum(u for s, u in zip(strides, units[1:], strict=True) if s > 1)
     return seen

@@ -116,7 +116,7 @@ def _refuse_too_many(device: str, devices: int) -> None:
         )
 
 
-def keep_memory() -> bool:
+def reuse_freed_memory() -> bool:
     """Tell glibc to keep freed memory for the next step, and return whether it does.
 
     Otherwise every step returns its activations to the system and requests them again, which takes

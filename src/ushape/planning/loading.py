@@ -56,7 +56,7 @@ def build_patches(
         patch_shape=resolved(recipe.sampling.patch_shape),
         margin=network_sizes(recipe.network).margin,
         seed=recipe.seed,
-        reach_px=recipe.labels.reach_px,
+        max_distance_px=recipe.labels.max_distance_px,
         lengths=lengths,
         slices=preprocessing.config.slices if preprocessing.by_slice else None,  # type: ignore[arg-type]
     )
@@ -98,7 +98,7 @@ def _measure(
 ) -> float:
     started = time.perf_counter()
     dims, memory_bytes = recipe.network.dims, machine.main_memory_bytes
-    keep = are_kept(training, preprocessing, dims, memory_bytes, recipe.train.patches_from)
+    keep = are_kept(training, preprocessing, dims, memory_bytes, recipe.train.patch_source)
     step = -(-len(training) // MEASURED_CASES)
     some = training[::step]
     batches, count = 0, resolved(recipe.train.batch_size)

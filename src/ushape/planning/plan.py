@@ -187,6 +187,7 @@ class Plan:
                 code="unsupported_version",
                 hint="Use the version of ushape that trained the run, or train again.",
             )
+        values = config.with_current_names(cls, values)
         _complete_older(values)
         if left := find_auto(values.get("recipe")):
             raise _invalid(source, f'{left[0]} is "auto"')
@@ -207,13 +208,16 @@ OLDER_NETWORK = {
 """Settings of the network in plans of earlier versions that lack them."""
 
 
-MAY_BE_AUTO = ("name", "train.patches_from")
+MAY_BE_AUTO = ("name", "train.patch_source")
 """Keys of a recipe in a plan that may be "auto": its name, and, in plans of earlier versions, where
 patches come from, which is then decided when the cases are loaded."""
 
 
 def _complete_older(values: dict[str, Any]) -> None:
-    """Add the settings that plans of earlier versions lack, and whose default is open."""
+    """Add the settings that plans of earlier versions lack, and whose default is open.
+
+    Keys and values have their current names.
+    """
     recipe = values.get("recipe")
     network = recipe.get("network") if isinstance(recipe, dict) else None
     if isinstance(network, dict):
@@ -225,18 +229,18 @@ def _complete_older(values: dict[str, Any]) -> None:
     if isinstance(recipe, dict):
         split = recipe.setdefault("split", {})
         if isinstance(split, dict):
-            split.setdefault("spread_classes", False)
+            split.setdefault("stratify_classes", False)
         labels = recipe.setdefault("labels", {})
         if isinstance(labels, dict):
             labels.setdefault("objects", "connected")
-        preprocessing = recipe.get("preprocessing", recipe.get("preparation"))
+        preprocessing = recipe.get("preprocessing")
         if isinstance(preprocessing, dict):
             preprocessing.setdefault("spacing_mm", None)
             preprocessing.setdefault("target_spacing_mm", None)
             preprocessing.setdefault("distances", "pixels")
             preprocessing.setdefault("slices", None)
             preprocessing.setdefault("divide_above_px", None)
-    own = values.get("preprocessing", values.get("preparation"))
+    own = values.get("preprocessing")
     if isinstance(own, dict) and isinstance(settings := own.get("config"), dict):
         settings.setdefault("target_spacing_mm", None)
         settings.setdefault("distances", "pixels")
@@ -245,7 +249,7 @@ def _complete_older(values: dict[str, Any]) -> None:
     train = recipe.get("train") if isinstance(recipe, dict) else None
     if isinstance(train, dict):
         train.setdefault("initial_weights", "random")
-        train.setdefault("patches_from", AUTO)
+        train.setdefault("patch_source", AUTO)
         machine = values.get("machine")
         cores = machine.get("cores") if isinstance(machine, dict) else None
         train.setdefault("threads", cores if isinstance(cores, int) else 1)
@@ -293,8 +297,8 @@ def _problems_of(plan: Plan) -> Iterator[str]:
         yield "the normalization is missing"
     if space.has_distance != (recipe.labels.objects == "distance"):
         yield f"labels.objects is {recipe.labels.objects}, which does not fit the label space"
-    if space.has_distance and recipe.labels.reach_px is None:
-        yield "labels.reach_px is missing"
+    if space.has_distance and recipe.labels.max_distance_px is None:
+        yield "labels.max_distance_px is missing"
     yield from _problems_of_masks(space, plan.encoding)
 
 
@@ -346,6 +350,7 @@ def load_plan(path: Path) -> Plan:
             hint=hint,
         )
     values.pop(CHECKSUM, None)  # A run's plan may be edited before it is used for another one.
+    values = config.with_current_names(Plan, values)
     if left := find_auto(values.get("recipe")):
         raise ConfigError(
             f'{path}: {", ".join(left)} is "auto", which a plan cannot contain.',

@@ -353,7 +353,7 @@ def _measure_time(
     evaluation_s += expected_scoring_s(fingerprint, len(stats.space.scored), tested)
     if tested:
         evaluation_s += expected_baselines_s([shapes[case_id] for case_id in splits.train])
-    if fingerprint.objects_per_case > MANY_OBJECTS and recipe.predict.tune_for != "dice":
+    if fingerprint.objects_per_case > MANY_OBJECTS and recipe.predict.tune_metric != "dice":
         evaluation_s += expected_objects_s(validated)
     mirroring_s = expected_mirroring_s(recipe, step_s, validated, tested)
     is_short = mirroring_s <= MIRRORING_SHARE * minutes_s
@@ -436,9 +436,9 @@ def expected_mirroring_s(
         return 0.0
     versions = len(_versions(recipe, "mirrored"))
     comparing_s = versions * _expected_prediction_s(recipe, step_s, validated)
-    if recipe.labels.objects == "distance" and recipe.predict.tune_for is None:
-        # Two predictions, whose objects are separated with three rises, and then with the best one
-        # compared by groups, and by images of few groups.
+    if recipe.labels.objects == "distance" and recipe.predict.tune_metric is None:
+        # Two predictions, whose objects are separated with three values of h, and then with the
+        # best one compared by groups, and by images of few groups.
         separating_s = 0.35e-6  # Per pixel: for 1000 x 1000 pixels of disks that touch.
         comparing_s += 10 * separating_s * min(sum(map(math.prod, validated)), MAX_SEPARATED_PX)
     return comparing_s + (versions - 1) * _expected_prediction_s(recipe, step_s, tested)

@@ -42,7 +42,7 @@ MAX_OF_TRAINING = {
     "batch_size": 2**16,
     "accumulate_grad_batches": 2**16,
     "learning_rate": 1e6,
-    "validation_cases": 2**31,
+    "max_validation_cases": 2**31,
     "patience": 2**31,
 }
 """Largest value of settings that must be above 0."""
@@ -52,7 +52,15 @@ MAX_OF_TRAINING = {
 class TrainConfig:
     """Duration, optimizer and hardware settings of training."""
 
-    RENAMED: ClassVar = {"accumulate": "accumulate_grad_batches"}
+    RENAMED: ClassVar = {
+        "accumulate": "accumulate_grad_batches",
+        "patience_on": "monitor",
+        "keep_epochs": "save_every_epoch",
+        "validation_cases": "max_validation_cases",
+        "patches_from": "patch_source",
+        "keep_memory": "reuse_freed_memory",
+        "initial_weights=generated": "synthetic_pretrained",
+    }
 
     minutes: float | None = None
     """Total wall time for training and evaluation in minutes. Used if epochs is null; 30 if
@@ -81,10 +89,10 @@ class TrainConfig:
     beta2: float = 0.999
     """Decay of the mean squared gradient in adamw, adam and muon."""
 
-    initial_weights: Literal["random", "generated"] | Auto = AUTO
-    """Weights that a network begins with. generated: those of a network trained on generated images
-    of cells, membranes, lines and figures; they belong to ushape. random: random weights. auto:
-    generated if they fit the network."""
+    initial_weights: Literal["random", "synthetic_pretrained"] | Auto = AUTO
+    """Weights that a network begins with. synthetic_pretrained: those of a network trained on
+    synthetic images of cells, membranes, lines and figures; they belong to ushape. random: random
+    weights. auto: synthetic_pretrained if they fit the network."""
 
     compare_start: bool = True
     """Whether two short trials decide between the weights of an earlier run (--from) and those that
@@ -122,20 +130,20 @@ class TrainConfig:
     constant or warmup, otherwise 0."""
 
     patience: int | None = None
-    """Number of epochs without an improvement of patience_on after which training stops; null:
-    never."""
+    """Number of epochs without an improvement of the monitored quantity after which training
+    stops; null: never."""
 
-    patience_on: Literal[
-        "validation_score", "validation_dice", "validation_loss", "training_loss"
-    ] = "validation_score"
-    """Quantity that patience observes. validation_score: the score by which the weights are chosen,
-    the average precision of the objects if the network learns to separate them, otherwise the
-    Dice."""
+    monitor: Literal["validation_score", "validation_dice", "validation_loss", "training_loss"] = (
+        "validation_score"
+    )
+    """Quantity that is monitored for patience. validation_score: the score by which the weights are
+    chosen, the average precision of the objects if the network learns to separate them, otherwise
+    the Dice."""
 
-    keep_epochs: bool = False
+    save_every_epoch: bool = False
     """Whether to save the weights of every epoch in the folder epochs of the run."""
 
-    validation_cases: int | Auto = AUTO
+    max_validation_cases: int | Auto = AUTO
     """Maximum number of validation cases that are predicted after each epoch; if there are more, an
     evenly spaced subset is used."""
 
@@ -147,11 +155,11 @@ class TrainConfig:
     """Whether to use the channels-last memory layout, which is faster on most hardware. auto: yes;
     on a CPU with a time limit, whether it is faster."""
 
-    keep_memory: bool = True
+    reuse_freed_memory: bool = True
     """Whether to keep freed memory for the next step instead of returning it to the system
     (Linux with glibc only)."""
 
-    patches_from: Literal["memory", "files"] | Auto = AUTO
+    patch_source: Literal["memory", "files"] | Auto = AUTO
     """Where patches are cut from. memory: all preprocessed images, which are loaded before the
     training; files: the files, of which only the parts that the patches show are read if they are
     TIFF, Zarr, .npy or uncompressed .nii. The patches are the same. auto: memory if the images fill
@@ -213,7 +221,7 @@ def _check_known(key: str, name: str, known: Collection[str]) -> None:
 class PredictConfig:
     """Prediction of whole images."""
 
-    RENAMED: ClassVar = {"average": "tta"}
+    RENAMED: ClassVar = {"average": "tta", "tune_for": "tune_metric"}
 
     tile_shape: tuple[int, ...] | Auto = AUTO
     """Size of the tiles in pixels. Images up to about this size are predicted in one pass. Tiles
@@ -235,7 +243,7 @@ class PredictConfig:
     """Whether to choose thresholds and postprocessing on the validation cases after training,
     where they clearly help."""
 
-    tune_for: Literal["dice", "object_f1", "rand"] | None = None
+    tune_metric: Literal["dice", "object_f1", "rand"] | None = None
     """Metric that the thresholds are chosen for: Dice, object F1 or V_rand. null: Dice, except for
     masks of many touching objects: the average precision of objects if the network learns to
     separate them (labels.objects), otherwise object F1, or V_rand if they fill 2D images."""
@@ -364,15 +372,15 @@ def with_some_rate(recipe: Recipe) -> Recipe:
 _RARE_KEYS_OF_SECTION = {
     "labels": "softmax",
     "preprocessing": "crop square divide_above_px",
-    "sampling": "class_shares",
+    "sampling": "class_ratios",
     "augment.geometry": "elastic_grid elastic_sigma_px interpolation",
     "augment.intensity": "one_of",
-    "network": "convolutions center_convolutions decoder_convolutions decoder_widths output bias "
-    "activation dropout_place down up block deep_supervision",
+    "network": "convolutions bottleneck_convolutions decoder_convolutions decoder_widths "
+    "valid_output bias activation dropout_position downsampling upsampling block deep_supervision",
     "loss": "smooth focal_gamma tversky_alpha tversky_beta",
-    "train": "steps_per_epoch momentum beta2 warmup_fraction warmup_steps patience_on keep_epochs "
-    "validation_cases channels_last keep_memory patches_from workers threads",
-    "predict": "mirror_axes tune_for",
+    "train": "steps_per_epoch momentum beta2 warmup_fraction warmup_steps monitor save_every_epoch "
+    "max_validation_cases channels_last reuse_freed_memory patch_source workers threads",
+    "predict": "mirror_axes tune_metric",
 }
 RARE_KEYS = {"code", "settings_file"} | {
     f"{section}.{key}" for section, keys in _RARE_KEYS_OF_SECTION.items() for key in keys.split()

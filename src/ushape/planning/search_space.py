@@ -117,6 +117,7 @@ def read_searches(
                 code="invalid_setting",
                 hint="Write --search KEY=A,B, e.g. --search train.learning_rate=0.001,0.004.",
             )
+        key = config.current_key(Recipe, key)
         _refuse_fixed(key)
         values = [value for value in values if value != PLANNED]
         for value in values:
@@ -129,7 +130,7 @@ def without_fixed(
     space: Iterable[SearchedSetting], settings: Iterable[str]
 ) -> tuple[SearchedSetting, ...]:
     """Return the settings that the user has not fixed with --set."""
-    fixed = [setting.partition("=")[0].strip() for setting in settings]
+    fixed = [config.current_key(Recipe, one.partition("=")[0].strip()) for one in settings]
     return tuple(one for one in space if not any(_overlap(one.key, key) for key in fixed))
 
 

@@ -18,11 +18,11 @@ TRIAL_SHARE = 0.125
 
 Origin = Literal["loaded", "usual"]
 
-UsualWeights = Literal["random", "generated", "encoder"]
+UsualWeights = Literal["random", "synthetic_pretrained", "encoder"]
 
 NAMES = {
     "random": "random weights",
-    "generated": "the weights of generated images",
+    "synthetic_pretrained": "the weights of synthetic images",
     "encoder": "the pretrained weights of the encoder",
 }
 """Names of the initial weights with which the loaded ones are compared."""
@@ -32,7 +32,11 @@ NAMES = {
 class StartDecision:
     """Outcome of the two trials at the beginning of a training."""
 
-    RENAMED: ClassVar = {"random_dice": "usual_dice", "random_steps": "usual_steps"}
+    RENAMED: ClassVar = {
+        "random_dice": "usual_dice",
+        "random_steps": "usual_steps",
+        "initial=generated": "synthetic_pretrained",
+    }
 
     loaded_dice: float | None
     """Validation Dice after the trial from the loaded weights; None if no validation case has

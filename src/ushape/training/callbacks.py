@@ -36,7 +36,7 @@ class KeepBest(Callback):
     were learned at a high learning rate, often in a third of the steps. After an interrupt, the
     best of the validated weights are kept instead.
 
-    The weights of every epoch are saved as well if `train.keep_epochs` is set.
+    The weights of every epoch are saved as well if `train.save_every_epoch` is set.
     """
 
     def __init__(self, run: Run, was_interrupted: Callable[[], bool] = lambda: False):
@@ -85,7 +85,7 @@ class KeepBest(Callback):
     def _keep_epoch(
         self, trainer: Trainer, pl_module: SegmentationModule, facts: dict[str, Any]
     ) -> None:
-        if trainer.is_global_zero and pl_module.plan.recipe.train.keep_epochs:
+        if trainer.is_global_zero and pl_module.plan.recipe.train.save_every_epoch:
             weights = pl_module.averaged.module.state_dict()
             self.run.save_weights(weights, facts, self.run.epoch_weights_path(facts["epoch"]))
 

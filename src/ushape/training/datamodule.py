@@ -74,7 +74,7 @@ class SegmentationData(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[int]:
         """Return a loader of the indices of the validation cases that are planned."""
-        most = resolved(self.plan.recipe.train.validation_cases)
+        most = resolved(self.plan.recipe.train.max_validation_cases)
         chosen = spread_evenly(len(self.validation), most)
         if chosen and self.validation_pixels is not None:
             chosen = with_all_classes(chosen, self.validation_pixels)

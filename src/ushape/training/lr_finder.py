@@ -100,7 +100,7 @@ class LRFinderResult:
             raise PlanError(
                 "The range test found no learning rate at which the loss falls.",
                 code="no_learning_rate",
-                hint="Try more steps or other limits, e.g. --steps 200 --min-rate 1e-8.",
+                hint="Try more steps or other limits, e.g. --steps 200 --min-lr 1e-8.",
             )
         return self.rates[int(falling.argmin())]
 

@@ -29,7 +29,7 @@ from ushape.losses import build_loss
 from ushape.metrics.instance import ObjectCounts
 from ushape.metrics.overlap import Counts, count_classes, dice
 from ushape.models import build_model
-from ushape.models.pretrained import load_generated_weights
+from ushape.models.pretrained import load_synthetic_weights
 from ushape.planning.encoder_weights import read_encoder, refuse_changed
 from ushape.planning.hardware import memory_format
 from ushape.planning.plan import Plan
@@ -203,9 +203,9 @@ class SegmentationModule(lightning.LightningModule):
             all (*S): predicted classes and distance, annotated classes and numbers of objects.
         """
         how, space = self.plan.recipe.predict.objects, self.plan.preprocessing.space
-        if how.split != "learned":
+        if how.separation != "learned_distance":
             return
-        cases = min(len(self.validation), resolved(self.plan.recipe.train.validation_cases))
+        cases = min(len(self.validation), resolved(self.plan.recipe.train.max_validation_cases))
         part = part_with_objects(objects, max(MIN_SCORED_PX, MAX_SCORED_PX // max(1, cases)))
         classes, distance, truth = classes[part], distance[part], truth[part]
         objects = objects[part]
@@ -318,7 +318,7 @@ def planned_weights(plan: Plan, fresh: Mapping[str, Tensor]) -> dict[str, Tensor
     if not network.is_pretrained:
         if plan.recipe.train.initial_weights == "random":
             return {}
-        return load_generated_weights(network, preprocessing.input_channels, fresh)
+        return load_synthetic_weights(network, preprocessing.input_channels, fresh)
     if plan.encoder is not None:
         refuse_changed(plan.encoder, network)
     channels, intensity = preprocessing.input_channels, preprocessing.config.intensity

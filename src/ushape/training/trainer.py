@@ -233,8 +233,8 @@ def _build_trainer(
     )
     extras: list[Callback] = [every_epoch, ValidationPictures()]
     if train.patience is not None:
-        mode = "max" if train.patience_on in ("validation_score", "validation_dice") else "min"
-        quantity = LOGGED[train.patience_on]
+        mode = "max" if train.monitor in ("validation_score", "validation_dice") else "min"
+        quantity = LOGGED[train.monitor]
         # Epochs without a validation do not count. Without foreground in any validation case there
         # is no score, and training is not stopped.
         stopping = EarlyStopping(

@@ -118,7 +118,11 @@ def plan_trial(plan: Plan, epochs: int | None = None) -> Plan:
     steps = min(whole, max(MIN_TRIAL_STEPS, round(TRIAL_SHARE * whole)))
     epochs = max(1, min(epochs or round(TRIAL_SHARE * train.epochs), steps))
     short = replace(
-        train, epochs=epochs, steps_per_epoch=-(-steps // epochs), patience=None, keep_epochs=False
+        train,
+        epochs=epochs,
+        steps_per_epoch=-(-steps // epochs),
+        patience=None,
+        save_every_epoch=False,
     )
     recipe = replace(recipe, seed=(recipe.seed + 1) % MAX_SEED, train=short)
     return replace(plan, recipe=recipe, evaluation_s=0.0)

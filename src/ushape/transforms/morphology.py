@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -33,34 +33,36 @@ class Cleaning:
     Components are removed first, then the holes of the remaining ones are filled.
     """
 
+    RENAMED: ClassVar = {"smallest_px": "min_size_px", "largest_hole_px": "max_hole_size_px"}
+
     largest_only: bool = False
     """Whether only the largest component is kept."""
 
-    smallest_px: int = 0
+    min_size_px: int = 0
     """Size in pixels below which components are removed."""
 
-    largest_hole_px: int | Literal["all"] = 0
+    max_hole_size_px: int | Literal["all"] = 0
     """Largest hole that is filled, in pixels; all: holes of any size."""
 
     def __post_init__(self) -> None:
-        check_range("smallest_px", self.smallest_px, 0)
-        if self.largest_hole_px != "all":
-            check_range("largest_hole_px", self.largest_hole_px, 0)
+        check_range("min_size_px", self.min_size_px, 0)
+        if self.max_hole_size_px != "all":
+            check_range("max_hole_size_px", self.max_hole_size_px, 0)
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is removed and nothing is filled."""
-        return not (self.largest_only or self.smallest_px > 1 or self.largest_hole_px)
+        return not (self.largest_only or self.min_size_px > 1 or self.max_hole_size_px)
 
 
-def remove_small(mask: np.ndarray, smallest_px: int) -> np.ndarray:
+def remove_small(mask: np.ndarray, min_size_px: int) -> np.ndarray:
     """Remove the connected components with fewer pixels; sides connect.
 
     Shapes:
         mask: (*S) bool -> the same.
     """
     parts, count = ndimage.label(mask)
-    is_kept = np.bincount(parts.ravel(), minlength=count + 1) >= smallest_px
+    is_kept = np.bincount(parts.ravel(), minlength=count + 1) >= min_size_px
     is_kept[0] = False
     return np.asarray(is_kept[parts])
 
@@ -111,7 +113,7 @@ def remove_parts(mask: np.ndarray, cleaning: Cleaning) -> np.ndarray:
     """Remove the components (*S) bool that the cleaning does not keep."""
     if cleaning.largest_only:
         mask = keep_largest(mask)
-    return remove_small(mask, cleaning.smallest_px) if cleaning.smallest_px > 1 else mask
+    return remove_small(mask, cleaning.min_size_px) if cleaning.min_size_px > 1 else mask
 
 
 def clean_classes(
@@ -139,8 +141,8 @@ def clean_classes(
         own = region.of(cleaned)
         cleaned[own & ~remove_parts(own, cleaning)] = under[-1]
     for region, cleaning, under in zip(regions, cleanings, beneath, strict=True):
-        if cleaning.largest_hole_px:
-            filled = fill_holes(region.of(cleaned), cleaning.largest_hole_px)
+        if cleaning.max_hole_size_px:
+            filled = fill_holes(region.of(cleaned), cleaning.max_hole_size_px)
             cleaned[filled & np.isin(cleaned, under)] = region.classes[0]
     return cleaned
 
@@ -258,12 +260,12 @@ def clean_stored(
     """
     beneath = classes_beneath(regions)
     for region, cleaning, under in zip(regions, cleanings, beneath, strict=True):
-        if cleaning.largest_only or cleaning.smallest_px > 1:
+        if cleaning.largest_only or cleaning.min_size_px > 1:
             parts = find_parts(_reader(label_map, region), label_map.shape, corners_connect=False)
             for band, pixels in parts.select(~_is_kept(parts, cleaning)):
                 label_map[band][pixels] = under[-1]
     for region, cleaning, under in zip(regions, cleanings, beneath, strict=True):
-        if cleaning.largest_hole_px:
+        if cleaning.max_hole_size_px:
             outside = _reader(label_map, region, inverted=True)
             gaps = find_parts(outside, label_map.shape, corners_connect=True)
             for band, pixels in gaps.select(_is_hole(gaps, cleaning)):
@@ -314,15 +316,15 @@ def _is_kept(parts: Parts, cleaning: Cleaning) -> np.ndarray:
     is_kept = np.ones(len(parts.pixels), dtype=bool)
     if cleaning.largest_only:
         is_kept = np.arange(len(is_kept)) == parts.pixels.argmax()
-    is_kept &= parts.pixels >= cleaning.smallest_px
+    is_kept &= parts.pixels >= cleaning.min_size_px
     is_kept[0] = True  # Index 0 is not a component.
     return is_kept
 
 
 def _is_hole(gaps: Parts, cleaning: Cleaning) -> np.ndarray:
     is_hole = ~gaps.touches_edge
-    if cleaning.largest_hole_px != "all":
-        is_hole &= gaps.pixels <= cleaning.largest_hole_px
+    if cleaning.max_hole_size_px != "all":
+        is_hole &= gaps.pixels <= cleaning.max_hole_size_px
     is_hole[0] = False
     return is_hole
 

@@ -9,13 +9,13 @@ import numpy as np
 
 
 def border_distance(
-    objects: np.ndarray, reach_px: float, lengths: Sequence[float] | None = None
+    objects: np.ndarray, max_distance_px: float, lengths: Sequence[float] | None = None
 ) -> np.ndarray:
     """Return the distance of each pixel to the border of its object, relative to the largest one.
 
-    Distances grow up to `reach_px`, so that the inside of large objects has the value 1 whatever
-    their shape; smaller objects are divided by their own largest distance. The edge of the array is
-    no border, because objects may continue beyond it.
+    Distances grow up to `max_distance_px`, so that the inside of large objects has the value 1
+    whatever their shape; smaller objects are divided by their own largest distance. The edge of the
+    array is no border, because objects may continue beyond it.
 
     The distances of all objects are computed together, one axis after the other. A pixel beyond the
     border of an object is farther away than the border itself, so it does not matter to which
@@ -23,7 +23,7 @@ def border_distance(
 
     Args:
         objects: Number of the object of each pixel, at least 1, and 0 outside.
-        reach_px: Distance from which the value is 1, in pixels of the axis with length 1.
+        max_distance_px: Distance from which the value is 1, in pixels of the axis with length 1.
         lengths: Length of a pixel along each axis of S; None: 1.
 
     Shapes:
@@ -35,23 +35,23 @@ def border_distance(
         Felzenszwalb and Huttenlocher 2012, 10.4086/toc.2012.v008a019.
     """
     lengths = lengths or (1.0,) * objects.ndim
-    squared = _straight_squared(objects, 0, reach_px, lengths)
+    squared = _straight_squared(objects, 0, max_distance_px, lengths)
     for axis in range(1, objects.ndim):
-        straight = _straight_squared(objects, axis, reach_px, lengths)
+        straight = _straight_squared(objects, axis, max_distance_px, lengths)
         squared = np.minimum(_add_axis(squared, axis, lengths[axis]), straight)
     largest = np.zeros(int(objects.max(initial=0)) + 1, dtype=squared.dtype)
     np.maximum.at(largest, objects.ravel(), squared.ravel())
-    unit = np.minimum(np.sqrt(largest, dtype=np.float32), np.float32(reach_px))
+    unit = np.minimum(np.sqrt(largest, dtype=np.float32), np.float32(max_distance_px))
     unit[0] = 1
     return np.minimum(np.sqrt(squared, dtype=np.float32) / unit[objects], np.float32(1))
 
 
 def _straight_squared(
-    objects: np.ndarray, axis: int, reach_px: float, lengths: Sequence[float]
+    objects: np.ndarray, axis: int, max_distance_px: float, lengths: Sequence[float]
 ) -> np.ndarray:
     """Return the square of `_straight_distance`: float32, or integer if all lengths are 1."""
     # A distance within the array is below the sum of its sides.
-    most = math.ceil(min(reach_px / lengths[axis], sum(objects.shape)))
+    most = math.ceil(min(max_distance_px / lengths[axis], sum(objects.shape)))
     straight = _straight_distance(objects, axis, most)
     if all(length == 1 for length in lengths):
         return np.asarray(straight**2)

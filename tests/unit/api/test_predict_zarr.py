@@ -139,18 +139,20 @@ def touching(tmp_path_factory):
     folder = tmp_path_factory.mktemp("touching")
     plan = make_plan(folder, "image", "labels.objects=distance", "preprocessing.intensity=image")
     name = plan.preprocessing.space.scored[0].name
-    cleaning = Cleaning(smallest_px=12, largest_hole_px=6)
+    cleaning = Cleaning(min_size_px=12, max_hole_size_px=6)
     tuning = {
         "rule": DecisionRule(classes={name: ClassRule(cleaning=cleaning)}),
-        "objects": ObjectConfig(split="learned", rise_learned=0.005, smallest_px=3),
+        "objects": ObjectConfig(separation="learned_distance", h_distance=0.005, min_size_px=3),
     }
     return make_run(folder / "run", plan, tuning, downscale=1.5)
 
 
 @pytest.mark.parametrize("kind", ["image"], indirect=True)
-@pytest.mark.parametrize("split", ["learned", "none"])
-def test_blocks_are_reduced_cleaned_and_separated_as_the_whole(touching, image, split, tmp_path):
-    settings = ["predict.objects.split=none"] if split == "none" else []
+@pytest.mark.parametrize("separation", ["learned_distance", "none"])
+def test_blocks_are_reduced_cleaned_and_separated_as_the_whole(
+    touching, image, separation, tmp_path
+):
+    settings = ["predict.objects.separation=none"] if separation == "none" else []
     predictor = Predictor.open(touching, "cpu", settings=settings)
     (whole,) = predictor.predict([predictor.preprocess(Case(id="large", image=image))])
     raw = apply_rule(
@@ -168,7 +170,7 @@ def test_blocks_are_reduced_cleaned_and_separated_as_the_whole(touching, image, 
     np.testing.assert_array_equal(levels[0][...], 255 * whole.classes)
     objects = label_prediction(whole, predictor.plan.preprocessing.space, predictor.objects)
     assert (len(objects) > ndimage.label(whole.classes)[1]) == (
-        split == "learned" and predictor.joins_objects
+        separation == "learned_distance" and predictor.joins_objects
     )
     _, numbers = levels_of(output / "labels" / "objects")
     np.testing.assert_array_equal(numbers[0][...], objects.labels)
@@ -181,7 +183,7 @@ def test_objects_whose_holes_are_filled_first_are_refused(touching, image, tmp_p
             touching,
             image,
             output=tmp_path / "mask.zarr",
-            settings=["predict.objects.largest_hole_px=3"],
+            settings=["predict.objects.max_hole_size_px=3"],
             **SMALL,
         )
     assert error.value.code == "objects_in_blocks"

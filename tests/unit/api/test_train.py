@@ -104,7 +104,7 @@ def test_resume_cuts_patches_of_divided_volumes_from_the_files_as_before(
         "network.widths=[2,4]",
         f"sampling.patch_shape={shape}",
         f"preprocessing={{downscale: 1, divide_above_px: 8192, slices: {slices or 'null'}}}",
-        "train={batch_size: 2, steps_per_epoch: 2, patches_from: files, workers: 0}",
+        "train={batch_size: 2, steps_per_epoch: 2, patch_source: files, workers: 0}",
     ]
     chosen = {**options, "data": tmp_path / "volumes", "settings": settings, "epochs": 3}
     straight = train(**{**chosen, "output": tmp_path / "straight"}).folder

@@ -24,7 +24,7 @@ def facts(tmp_path):
     return found
 
 
-def load(facts, memory_bytes, on_read=None, patches_from="auto", **changes):
+def load(facts, memory_bytes, on_read=None, patch_source="auto", **changes):
     config = PreprocessingConfig(**{"downscale": 1, "intensity": "image", **changes})
     preprocessing = Preprocessing(channels=1, config=config, space=SPACE, normalization=None)
     return load_cases(
@@ -34,7 +34,7 @@ def load(facts, memory_bytes, on_read=None, patches_from="auto", **changes):
         memory_bytes=memory_bytes,
         threads=1,
         on_read=on_read,
-        patches_from=patches_from,
+        patch_source=patch_source,
     )
 
 
@@ -60,8 +60,8 @@ def test_memory_of_resized_volumes_counts_all_slices(tmp_path):
 
 
 def test_load_cases_obeys_where_patches_are_cut_from(facts):
-    assert load(facts, 0, patches_from="memory").keep
-    assert not load(facts, 1e9, patches_from="files").keep
+    assert load(facts, 0, patch_source="memory").keep
+    assert not load(facts, 1e9, patch_source="files").keep
 
 
 def test_sample_store_returns_equal_samples_from_memory_and_from_files(facts):

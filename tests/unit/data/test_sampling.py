@@ -13,8 +13,8 @@ from ushape.data.sampling import (
     SamplingConfig,
     build_draw,
     draw_center,
-    lesion_probabilities,
-    patient_lesion_probabilities,
+    foreground_probabilities,
+    group_foreground_probabilities,
 )
 from ushape.datasets.synthetic import SyntheticConfig, make_cells, write_data_set
 from ushape.errors import ConfigError, DataError
@@ -54,13 +54,13 @@ def test_case_draw_centers_on_rare_and_common_classes_equally_often():
 def test_case_draw_centers_on_classes_by_their_shares():
     # The second class is not sought, the fourth occurs in no case: 1 : 3 for the others.
     class_pixels = np.array([[10, 900, 5, 5, 0]] * 3)
-    draw = CaseDraw(class_pixels, 1.0, class_shares=(0.2, 0, 0.6, 5))
+    draw = CaseDraw(class_pixels, 1.0, class_ratios=(0.2, 0, 0.6, 5))
     rng = np.random.default_rng(1)
     classes = np.array([draw.draw(rng).class_index for _ in range(2000)])
     assert set(classes) == {1, 3}
     assert np.mean(classes == 3) == pytest.approx(0.75, abs=0.03)
     with pytest.raises(ConfigError) as error:
-        CaseDraw(class_pixels, 1.0, class_shares=(1, 2))
+        CaseDraw(class_pixels, 1.0, class_ratios=(1, 2))
     assert error.value.code == "class_count_mismatch"
 
 
@@ -95,7 +95,7 @@ def test_draw_center_of_an_image_smaller_than_the_patch_is_its_middle():
 
 
 @pytest.mark.parametrize(
-    "values", [{"foreground_fraction": 1.5}, {"class_shares": (0, 0)}, {"class_shares": (1, -1)}]
+    "values", [{"foreground_fraction": 1.5}, {"class_ratios": (0, 0)}, {"class_ratios": (1, -1)}]
 )
 def test_sampling_config_refuses_impossible_shares(values):
     with pytest.raises(ConfigError) as error:
@@ -103,31 +103,31 @@ def test_sampling_config_refuses_impossible_shares(values):
     assert error.value.code == "value_out_of_range"
 
 
-def test_lesion_probabilities_by_hand():
+def test_foreground_probabilities_by_hand():
     # Mean 2, sum 8: (w + 0.2) / 8.8.
-    found = lesion_probabilities(np.array([0, 0, 2, 6]))
+    found = foreground_probabilities(np.array([0, 0, 2, 6]))
     np.testing.assert_allclose(found, np.array([0.2, 0.2, 2.2, 6.2]) / 8.8)
     assert found.sum() == pytest.approx(1)
-    np.testing.assert_allclose(lesion_probabilities(np.zeros(4)), 0.25)
+    np.testing.assert_allclose(foreground_probabilities(np.zeros(4)), 0.25)
 
 
-def test_patient_lesion_probabilities_are_uniform_over_patients():
-    lesion, groups = np.array([0, 3, 0, 0, 0]), ["b", "b", "a", "a", "a"]
-    found = patient_lesion_probabilities(lesion, groups)
-    # Patient b: mean 1.5, sum 3: 0.15 / 3.3 and 3.15 / 3.3 of one half; a has no lesion at all.
+def test_group_foreground_probabilities_are_uniform_over_groups():
+    foreground, groups = np.array([0, 3, 0, 0, 0]), ["b", "b", "a", "a", "a"]
+    found = group_foreground_probabilities(foreground, groups)
+    # Group b: mean 1.5, sum 3: 0.15 / 3.3 and 3.15 / 3.3 of one half; a has no foreground.
     np.testing.assert_allclose(found, [0.15 / 6.6, 3.15 / 6.6, 1 / 6, 1 / 6, 1 / 6])
 
 
-@pytest.mark.parametrize("name", ["uniform", "lesion", "patient_lesion"])
-def test_build_draw_follows_the_lesion_probabilities(name):
+@pytest.mark.parametrize("name", ["uniform", "foreground_weighted", "group_foreground_weighted"])
+def test_build_draw_follows_the_foreground_probabilities(name):
     class_pixels = np.array([[9, 0], [5, 4], [1, 8], [9, 0], [8, 1]])
     groups = ["a", "a", "b", "b", "b"]
     expected = {
         "uniform": np.full(5, 0.2),
-        "lesion": lesion_probabilities(class_pixels[:, 1]),
-        "patient_lesion": patient_lesion_probabilities(class_pixels[:, 1], groups),
+        "foreground_weighted": foreground_probabilities(class_pixels[:, 1]),
+        "group_foreground_weighted": group_foreground_probabilities(class_pixels[:, 1], groups),
     }[name]
-    draw = build_draw(SamplingConfig(draw=name), class_pixels, groups)
+    draw = build_draw(SamplingConfig(strategy=name), class_pixels, groups)
     rng = np.random.default_rng(1)
     picks = [draw.draw(rng) for _ in range(20_000)]
     assert {pick.class_index for pick in picks} == {None}
@@ -249,7 +249,7 @@ def test_patch_with_objects_measures_their_distance_after_the_warp():
         replace(one, objects=objects, classes=(objects > 0).astype(np.uint8))
         for one in dataset.samples
     ]
-    dataset.space, dataset.reach_px = replace(SPACE, has_distance=True), 4.0
+    dataset.space, dataset.max_distance_px = replace(SPACE, has_distance=True), 4.0
     for index in range(5):
         target = dataset[0, index]["target"]
         assert target.shape == (2, 24, 32)

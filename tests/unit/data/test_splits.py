@@ -268,7 +268,7 @@ def test_split_leaves_no_class_without_training_cases(classes, seed):
         found = make_splits(
             cases,
             shares,
-            SplitConfig(spread_classes=spread),
+            SplitConfig(stratify_classes=spread),
             kind="folder",
             seed=seed,
             classes_present=present,
@@ -319,7 +319,7 @@ def test_split_in_which_all_parts_have_all_classes_stays_as_in_earlier_versions(
             make_splits(
                 cases,
                 shares,
-                SplitConfig(spread_classes=spread),
+                SplitConfig(stratify_classes=spread),
                 kind="folder",
                 seed=seed,
                 classes_present=present,

@@ -20,10 +20,10 @@ CLASSES = (Region(name="a", classes=(1,)), Region(name="b", classes=(2,)))
 NESTED = (Region(name="outer", classes=(1, 2)), Region(name="inner", classes=(2,)))
 
 CLEANINGS = {
-    "small": Cleaning(smallest_px=5),
+    "small": Cleaning(min_size_px=5),
     "largest": Cleaning(largest_only=True),
-    "holes": Cleaning(largest_hole_px=3),
-    "all": Cleaning(largest_only=True, smallest_px=2, largest_hole_px="all"),
+    "holes": Cleaning(max_hole_size_px=3),
+    "all": Cleaning(largest_only=True, min_size_px=2, max_hole_size_px="all"),
     "none": Cleaning(),
 }
 
@@ -88,13 +88,13 @@ def test_an_empty_mask_stays_empty(tmp_path):
 
 
 def test_idle_cleanings_have_no_steps():
-    assert cleaning_steps(CLASSES, [Cleaning(smallest_px=1), Cleaning()]) == ()
-    (step,) = cleaning_steps(NESTED, [Cleaning(), Cleaning(smallest_px=2)])
+    assert cleaning_steps(CLASSES, [Cleaning(min_size_px=1), Cleaning()]) == ()
+    (step,) = cleaning_steps(NESTED, [Cleaning(), Cleaning(min_size_px=2)])
     assert step == CleaningStep(
         fills=False,
         classes=(2,),
         beneath=(0, 1),
         largest_only=False,
-        smallest_px=2,
-        largest_hole_px=0,
+        min_size_px=2,
+        max_hole_size_px=0,
     )

@@ -13,14 +13,14 @@ from ushape.instances.label import ObjectConfig, label_objects
 
 @pytest.mark.parametrize(("shape", "block"), [((23, 17), (9, 6)), ((7, 9, 8), (4, 5, 8))])
 @pytest.mark.parametrize("corners_connect", [False, True])
-@pytest.mark.parametrize("smallest_px", [0, 3])
+@pytest.mark.parametrize("min_size_px", [0, 3])
 def test_objects_of_blocks_are_those_of_the_whole(
-    shape, block, corners_connect, smallest_px, tmp_path
+    shape, block, corners_connect, min_size_px, tmp_path
 ):
     classes = np.random.default_rng(0).choice(3, shape, p=[0.6, 0.2, 0.2]).astype(np.uint8)
-    how = ObjectConfig(corners_connect=corners_connect, smallest_px=smallest_px)
+    how = ObjectConfig(corners_connect=corners_connect, min_size_px=min_size_px)
     task = make_task(
-        tmp_path, shape, block, corners_connect=corners_connect, smallest_px=smallest_px
+        tmp_path, shape, block, corners_connect=corners_connect, min_size_px=min_size_px
     )
     task.output.open()[...] = 10 * classes
     for index in range(task.count(PREDICT)):

@@ -25,7 +25,7 @@ from ushape.labels import LabelSpace
 from ushape.types import Prediction
 
 SPACE = LabelSpace(values=(0, 10, 20), names=("background", "a", "b"), has_distance=True)
-HOW = ObjectConfig(split="learned", rise_learned=0.1)
+HOW = ObjectConfig(separation="learned_distance", h_distance=0.1)
 
 
 def predictor_of(how, space=SPACE):
@@ -74,14 +74,14 @@ def separate_whole(classes, distance, predictor):
 @pytest.mark.parametrize(("shape", "block"), [((37, 41), (14, 15)), ((9, 14, 15), (5, 14, 8))])
 @pytest.mark.parametrize("corners_connect", [False, True])
 @pytest.mark.parametrize("states_objects", [False, True])
-@pytest.mark.parametrize("smallest_px", [0, 7])
+@pytest.mark.parametrize("min_size_px", [0, 7])
 def test_blocks_are_separated_as_the_whole(
-    shape, block, corners_connect, states_objects, smallest_px, tmp_path
+    shape, block, corners_connect, states_objects, min_size_px, tmp_path
 ):
-    how = replace(HOW, corners_connect=corners_connect, smallest_px=smallest_px)
+    how = replace(HOW, corners_connect=corners_connect, min_size_px=min_size_px)
     space = replace(SPACE, has_instances=states_objects)
     predictor = predictor_of(how, space)
-    classes, distance = random_parts(shape, smallest_px)
+    classes, distance = random_parts(shape, min_size_px)
     expected, numbers = separate_whole(classes, distance, predictor)
     connected, _ = ndimage.label(classes == 1)
     assert numbers.max() > connected.max()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -19,11 +20,13 @@ from ushape.distributed.block_task import (
     PIECES,
     PREDICT,
     TASK_FILE,
+    CleaningStep,
     open_task,
 )
 from ushape.distributed.blocks import run_block, run_serially, run_task
 from ushape.distributed.parts import Part
 from ushape.errors import RunError
+from ushape.io.files import CHECKSUM, write_sealed_json
 
 SHAPE, BLOCK = (12, 40), (4, 4)
 """30 blocks: 3 rows of 10."""
@@ -188,6 +191,29 @@ def test_a_block_does_not_mark_a_folder_that_was_removed(task):
     with pytest.raises(RunError):
         task.mark(PREDICT, 3)
     assert content(task.folder) == before
+
+
+def test_a_task_of_an_earlier_version_is_read(tmp_path):
+    step = CleaningStep(
+        fills=True,
+        classes=(1,),
+        beneath=(0,),
+        largest_only=False,
+        min_size_px=3,
+        max_hole_size_px="all",
+    )
+    plain = make_task(tmp_path / "mask.zarr.blocks", SHAPE, BLOCK)
+    shutil.rmtree(plain.folder)
+    task = replace(plain, min_size_px=5, cleanings=(step,))
+    task.save()
+    assert open_task(task.folder) == task
+    values = json.loads((task.folder / TASK_FILE).read_text())
+    values.pop(CHECKSUM)
+    values["smallest_px"] = values.pop("min_size_px")
+    (own,) = values["cleanings"]
+    own["smallest_px"], own["largest_hole_px"] = own.pop("min_size_px"), own.pop("max_hole_size_px")
+    write_sealed_json(task.folder / TASK_FILE, values)
+    assert open_task(task.folder) == task
 
 
 def test_remains_of_a_former_task_are_replaced(task, tmp_path):

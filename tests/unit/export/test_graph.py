@@ -35,8 +35,8 @@ def test_build_graph_refuses_what_pixels_do_not_tell(settings, word, tmp_path):
 
 
 def test_build_graph_refuses_masks_of_separated_objects(tmp_path):
-    labels = {"objects": "distance", "reach_px": 4.0}
-    run = write_run(tmp_path / "run", space=OBJECTS, labels=labels, split="learned")
+    labels = {"objects": "distance", "max_distance_px": 4.0}
+    run = write_run(tmp_path / "run", space=OBJECTS, labels=labels, separation="learned_distance")
     with raises_code(PlanError, "export_refused"):
         build_graph(run, ExportOptions(output="mask"))
     graph = build_graph(run, ExportOptions())
@@ -70,7 +70,7 @@ def test_build_graph_uses_constants_of_the_training_images(tmp_path, monkeypatch
 def test_build_graph_tells_which_cleaning_it_leaves_out(tmp_path):
     run = write_run(tmp_path / "run")
     assert build_graph(run, ExportOptions()).source.left_out == ()
-    cleaning = Cleaning(smallest_px=12, largest_hole_px="all")
+    cleaning = Cleaning(min_size_px=12, max_hole_size_px="all")
     save_tuning(run, Tuning(rule=DecisionRule(classes={"cell": ClassRule(cleaning=cleaning)})))
     graph = build_graph(run, ExportOptions(output="mask"))
     assert graph.source.left_out == ("cell: removes parts below 12 pixels, fills holes",)

@@ -104,10 +104,10 @@ def test_exported_backends_equal_the_network(name, norm, padding, dims, tmp_path
 @pytest.mark.parametrize(
     "settings",
     [
-        {"up": "bilinear", "activation": "leaky_relu"},
-        {"up": "nearest", "activation": "gelu", "down": "average_pool"},
-        {"up": "bilinear_3x3", "activation": "silu", "padding": "valid"},
-        {"block": "residual", "down": "stride", "dropout": 0.5, "deep_supervision": 1},
+        {"upsampling": "bilinear", "activation": "leaky_relu"},
+        {"upsampling": "nearest", "activation": "gelu", "downsampling": "average_pool"},
+        {"upsampling": "bilinear_3x3", "activation": "silu", "padding": "valid"},
+        {"block": "residual", "downsampling": "stride", "dropout": 0.5, "deep_supervision": 1},
         {"padding": "valid", "output": "stretched"},
     ],
 )

@@ -35,7 +35,7 @@ def cut(array, heights):
 @pytest.mark.parametrize("shape", [(90, 70), (24, 20, 18)])
 @pytest.mark.parametrize("seed", range(4))
 def test_bands_equal_the_whole_image(name, shape, seed):
-    space, how = SPACES[name], replace(SEPARATED, smallest_px=9, corners_connect=seed == 3)
+    space, how = SPACES[name], replace(SEPARATED, min_size_px=9, corners_connect=seed == 3)
     classes, distance = random_field(seed, shape, classes=1 + seed % 2)
     whole, labels = separate(classes, distance, space, how)
     heights = np.random.default_rng(seed).integers(1, 9, shape[0])
@@ -86,9 +86,9 @@ def assert_bands_equal_whole(classes, distance, space, how, heights):
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("corners_connect", [False, True])
 @pytest.mark.parametrize("inner", [1, 2])
-@pytest.mark.parametrize("largest_hole_px", [1, 15, 16, 24, 25, 99])
+@pytest.mark.parametrize("max_hole_size_px", [1, 15, 16, 24, 25, 99])
 def test_bands_fill_the_holes_around_objects_as_the_whole_image(
-    name, corners_connect, inner, largest_hole_px
+    name, corners_connect, inner, max_hole_size_px
 ):
     # A ring with a hole of 5 x 5 pixels, in which an object of 3 x 3 pixels lies: the gap has 16.
     classes = np.zeros((12, 12), np.uint8)
@@ -97,13 +97,13 @@ def test_bands_fill_the_holes_around_objects_as_the_whole_image(
     classes[4:7, 4:7] = inner
     classes[5, 5] = 0  # A hole of one pixel in the inner object.
     distance = np.where(classes > 0, 0.5, 0.1).astype(np.float32)
-    how = replace(SEPARATED, largest_hole_px=largest_hole_px, corners_connect=corners_connect)
+    how = replace(SEPARATED, max_hole_size_px=max_hole_size_px, corners_connect=corners_connect)
     for height in (1, 2, 3, 5, 12):
         assert_bands_equal_whole(classes, distance, SPACES[name], how, [height] * 12)
     _, labels = separate(classes, distance, SPACES[name], how)
     is_filled = (labels[3:8, 3:8] > 0) & (classes[3:8, 3:8] == 0)
     assert is_filled[2, 2]
-    assert (is_filled.sum() > 1) == (inner == 1 and largest_hole_px >= 16)
+    assert (is_filled.sum() > 1) == (inner == 1 and max_hole_size_px >= 16)
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -122,7 +122,7 @@ def test_bands_fill_the_holes_of_random_fields_as_the_whole_image(
     distance = (1 / (1 + np.exp(-20 * noise[1]))).round(2).astype(np.float32)
     heights = rng.integers(1, 7, shape[0])
     for largest in (4, 40, 400):
-        how = replace(SEPARATED, largest_hole_px=largest, corners_connect=corners_connect)
+        how = replace(SEPARATED, max_hole_size_px=largest, corners_connect=corners_connect)
         assert_bands_equal_whole(classes, distance, SPACES[name], how, heights)
 
 
@@ -175,7 +175,7 @@ def test_bands_that_cut_objects_leave_open_holes(little_memory):
     classes = np.zeros((30, 12), np.uint8)
     classes[:, 2:9] = 1
     classes[::3, 5] = 0  # Holes of one pixel, some of them in the last row before a cut.
-    distance, how = np.full(classes.shape, 0.5, np.float32), replace(SEPARATED, largest_hole_px=9)
+    distance, how = np.full(classes.shape, 0.5, np.float32), replace(SEPARATED, max_hole_size_px=9)
     bands, cuts = zip(cut(classes, [2] * 15), cut(distance, [2] * 15), strict=True), []
     pairs = separate_bands(bands, SPACES["numbered"], how, cuts.append)
     found, numbers = map(np.concatenate, zip(*pairs, strict=True))
@@ -201,7 +201,7 @@ def test_bands_wait_for_as_many_pixels_as_fit_into_half_of_the_free_memory(monke
 def test_bands_that_are_large_themselves_do_not_cut_objects(little_memory):
     classes = np.zeros((24, 10), np.uint8)
     classes[10:14, 2:5] = 1  # 12 pixels, half of them in each band of 120 pixels.
-    distance, how = classes.astype(np.float32), replace(SEPARATED, smallest_px=10)
+    distance, how = classes.astype(np.float32), replace(SEPARATED, min_size_px=10)
     bands = zip(cut(classes, [12, 12]), cut(distance, [12, 12]), strict=True)
     cuts = []
     found = np.concatenate(

@@ -25,7 +25,7 @@ def test_objects_of_streamed_images_are_separated_after_the_cleaning(
     noise = ndimage.gaussian_filter(rng.standard_normal((2, 60, 50)), (0, 2, 2))
     classes = (noise[0] > 0).astype(np.uint8)
     distance = np.clip(0.5 + 3 * noise[1], 0, 1).astype(np.float32)
-    cleaning, how = Cleaning(smallest_px=60, largest_hole_px=20), replace(SEPARATED, smallest_px=9)
+    cleaning, how = Cleaning(min_size_px=60, max_hole_size_px=20), replace(SEPARATED, min_size_px=9)
     predictor = SimpleNamespace(
         tuning=SimpleNamespace(rule=SimpleNamespace(cleans=True)),
         plan=SimpleNamespace(preprocessing=SimpleNamespace(space=space)),

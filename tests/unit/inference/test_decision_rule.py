@@ -78,13 +78,13 @@ def test_apply_rule_compares_odds_of_exclusive_classes():
 
 def test_apply_rule_cleans_after_the_thresholds():
     probabilities = np.array([[[0.9, 0.4, 0.0, 0.6, 0.0, 0.3]]], np.float32)
-    own = ClassRule(threshold=0.3, cleaning=Cleaning(smallest_px=2))
+    own = ClassRule(threshold=0.3, cleaning=Cleaning(min_size_px=2))
     classes = apply_rule(DecisionRule(classes={"lesion": own}), probabilities, BINARY)
     assert classes.tolist() == [[1, 1, 0, 0, 0, 0]]
 
 
 def test_decision_rule_is_restored_from_json():
-    own = ClassRule(threshold=0.35, cleaning=Cleaning(smallest_px=16, largest_hole_px="all"))
+    own = ClassRule(threshold=0.35, cleaning=Cleaning(min_size_px=16, max_hole_size_px="all"))
     rule = DecisionRule(classes={"lesion": own, "core": ClassRule()})
     text = json.dumps(to_dict(rule))
     assert from_dict(DecisionRule, json.loads(text), source="decision.json") == rule
@@ -106,7 +106,7 @@ def test_apply_rule_refuses_unknown_classes_and_channels():
 
 def test_without_cleaning_keeps_the_thresholds():
     rule = DecisionRule(
-        classes={"lesion": ClassRule(threshold=0.3, cleaning=Cleaning(smallest_px=9))}
+        classes={"lesion": ClassRule(threshold=0.3, cleaning=Cleaning(min_size_px=9))}
     )
     bare = rule.without_cleaning()
     assert bare.of("lesion") == ClassRule(threshold=0.3)

@@ -114,7 +114,7 @@ def test_mirroring_is_chosen_by_the_objects_if_they_are_separated():
     def with_objects(group, is_flat):
         objects = np.zeros((20, 26), np.int32)
         objects[4:16, 1:13], objects[4:16, 13:25] = 1, 2
-        distance = np.rint(255 * border_distance(objects, reach_px=10)).astype(np.uint8)
+        distance = np.rint(255 * border_distance(objects, max_distance_px=10)).astype(np.uint8)
         shares = np.where(objects, 230, 10).astype(np.uint8)[None]
         truth = (objects > 0).astype(np.uint8)
         # Without a minimum of the distance, the two objects are merged.

@@ -93,7 +93,7 @@ def test_choose_tuning_chooses_the_threshold_for_touching_objects():
     tuned = choose_tuning(cases, BINARY, rule=True)
     assert tuned.rule.of("lesion").threshold == 0.8
     assert "object F1 0.0000 -> 1.0000 on 3 groups" in tuned.report[0]
-    assert "predict.tune_for=dice" in tuned.report[0]
+    assert "predict.tune_metric=dice" in tuned.report[0]
     assert tuned.basis == {"lesion": Basis(unit="group", count=3)}
 
 
@@ -101,9 +101,9 @@ def test_choose_tuning_measures_objects_as_the_recipe_defines_them():
     cases = []
     for name in "abc":
         case = bridged(name, side=6, gap=3)
-        distance = border_distance(label_objects(case.truth).labels, reach_px=10)
+        distance = border_distance(label_objects(case.truth).labels, max_distance_px=10)
         cases.append(replace(case, distance=np.rint(255 * distance).astype(np.uint8)))
-    how = ObjectConfig(split="distance", smallest_px=2)
+    how = ObjectConfig(separation="distance_transform", min_size_px=2)
     tuned = choose_tuning(cases, replace(BINARY, has_distance=True), rule=True, how=how)
     assert tuned.objects is None
     assert "object F1" in tuned.report[0]

@@ -40,7 +40,7 @@ def touching_squares(size=24, side=6):
 
 def predicted(group, objects, sure=0.9):
     inside = objects > 0
-    distance = border_distance(objects, reach_px=10)
+    distance = border_distance(objects, max_distance_px=10)
     return ValidatedCase(
         group,
         np.rint(255 * np.where(inside, sure, 0.1)[None]).astype(np.uint8),
@@ -66,7 +66,7 @@ def test_counts_of_processes_add_up_to_the_average_precision_of_all():
 
 def test_separate_finds_objects_that_touch():
     objects = touching_squares()
-    distance = border_distance(objects, reach_px=10)
+    distance = border_distance(objects, max_distance_px=10)
     classes, labels = separate((objects > 0).astype(np.uint8), distance, NUMBERED, SEPARATED)
     np.testing.assert_array_equal(labels, objects)
     np.testing.assert_array_equal(classes, objects > 0)
@@ -74,7 +74,7 @@ def test_separate_finds_objects_that_touch():
 
 def test_separate_draws_a_line_where_objects_are_connected_parts():
     objects = touching_squares()
-    distance = border_distance(objects, reach_px=10)
+    distance = border_distance(objects, max_distance_px=10)
     classes, labels = separate((objects > 0).astype(np.uint8), distance, CONNECTED, SEPARATED)
     np.testing.assert_array_equal(label_objects(classes).labels, labels)
     assert labels.max() == objects.max() == 9
@@ -93,7 +93,7 @@ def test_separate_keeps_classes_apart_and_drops_small_objects():
     classes = np.zeros((6, 12), np.uint8)
     classes[1:5, 1:5], classes[1:5, 5:9], classes[2, 10] = 1, 2, 1
     distance = np.where(classes > 0, 1.0, 0.0)
-    how = replace(SEPARATED, smallest_px=2)
+    how = replace(SEPARATED, min_size_px=2)
     found, labels = separate(classes, distance, NUMBERED, how)
     assert labels.max() == 2
     np.testing.assert_array_equal(found, np.where(labels > 0, classes, 0))
@@ -106,10 +106,10 @@ def test_choose_separation_takes_the_best_settings():
     noisy = [replace(one, distance=np.clip(one.distance - noise, 0, 255)) for one in cases]
     noisy = [replace(one, distance=one.distance.astype(np.uint8)) for one in noisy]
     found = choose_separation(noisy, NUMBERED, DecisionRule(), SEPARATED, keep_thresholds=False)
-    assert found.how.rise_learned > 0.1  # Lower peaks are noise.
+    assert found.how.h_distance > 0.1  # Lower peaks are noise.
     assert found.rule == DecisionRule()
     assert "average precision" in found.report[0]
-    assert f"--set predict.objects.rise_learned={found.how.rise_learned};" in found.report[0]
+    assert f"--set predict.objects.h_distance={found.how.h_distance};" in found.report[0]
 
 
 def test_choose_comparable_takes_a_larger_rise_for_a_noisy_distance():
@@ -120,7 +120,7 @@ def test_choose_comparable_takes_a_larger_rise_for_a_noisy_distance():
         for one in cases
     ]
     found = choose_comparable(noisy, NUMBERED, SEPARATED)
-    assert found.rise_learned > 0.1
+    assert found.h_distance > 0.1
     assert (
         object_precision(noisy, NUMBERED, found)
         > object_precision(noisy, NUMBERED, SEPARATED) - 1e-9
@@ -148,14 +148,14 @@ def test_choose_separation_needs_the_distance():
 
 
 def test_comparable_settings_vary_only_what_is_chosen_after_training():
-    for own in (ObjectConfig(split="distance"), replace(SEPARATED, rise_learned=0.3)):
-        fixed = {one.rise_learned for one in comparable_settings(own, [160, 160])}
-        assert fixed == {own.rise_learned}
-    sized = comparable_settings(replace(SEPARATED, smallest_px=3, corners_connect=True), [160])
-    assert [(one.rise_learned, one.smallest_px) for one in sized] == [(0.1, 3), (0.2, 3), (0.4, 3)]
+    for own in (ObjectConfig(separation="distance_transform"), replace(SEPARATED, h_distance=0.3)):
+        fixed = {one.h_distance for one in comparable_settings(own, [160, 160])}
+        assert fixed == {own.h_distance}
+    sized = comparable_settings(replace(SEPARATED, min_size_px=3, corners_connect=True), [160])
+    assert [(one.h_distance, one.min_size_px) for one in sized] == [(0.1, 3), (0.2, 3), (0.4, 3)]
     assert all(one.corners_connect for one in sized)
     found = comparable_settings(SEPARATED, [16, 160, 320])
-    assert [(one.rise_learned, one.smallest_px) for one in found] == [
+    assert [(one.h_distance, one.min_size_px) for one in found] == [
         (0.1, 10),
         (0.2, 10),
         (0.4, 10),
@@ -167,12 +167,12 @@ def test_choose_tuning_does_not_change_objects_that_the_user_defines():
     cases = [predicted(name, touching_squares()) for name in "abc"]
     tuned = choose_tuning(cases, NUMBERED, rule=True, how=SEPARATED)
     assert tuned.objects is not None
-    assert tuned.objects.split == "learned"
-    own = ObjectConfig(split="distance", smallest_px=7)
+    assert tuned.objects.separation == "learned_distance"
+    own = ObjectConfig(separation="distance_transform", min_size_px=7)
     assert choose_tuning(cases, NUMBERED, rule=True, how=own).objects is None
-    for own in (replace(SEPARATED, smallest_px=7), replace(SEPARATED, rise_learned=0.33)):
+    for own in (replace(SEPARATED, min_size_px=7), replace(SEPARATED, h_distance=0.33)):
         chosen = choose_tuning(cases, NUMBERED, rule=True, how=own)
-        kept = "smallest_px" if own.smallest_px else "rise_learned"
+        kept = "min_size_px" if own.min_size_px else "h_distance"
         assert getattr(chosen.objects, kept) == getattr(own, kept)
         assert chosen.report  # The rest is chosen by the average precision.
         # A setting that is put back to its default at the prediction has an effect.
@@ -182,9 +182,9 @@ def test_choose_tuning_does_not_change_objects_that_the_user_defines():
     assert join_tunings([tuned, tuned]).objects == tuned.objects
     # A setting of the prediction replaces what was chosen; the rest stays.
     assert tuned.objects_for(SEPARATED) == tuned.objects
-    changed = tuned.objects_for(replace(SEPARATED, smallest_px=7))
-    assert changed == replace(tuned.objects, smallest_px=7)
-    assert tuned.objects_for(replace(SEPARATED, split="none")).split == "none"
+    changed = tuned.objects_for(replace(SEPARATED, min_size_px=7))
+    assert changed == replace(tuned.objects, min_size_px=7)
+    assert tuned.objects_for(replace(SEPARATED, separation="none")).separation == "none"
 
 
 def test_choose_tuning_does_not_remove_sizes_that_are_annotated():
@@ -202,7 +202,7 @@ def test_choose_tuning_does_not_remove_sizes_that_are_annotated():
     tuned = choose_tuning(cases, NUMBERED, rule=True, how=SEPARATED)
     cleaning = tuned.rule.of("lesion").cleaning
     assert not cleaning.largest_only
-    assert cleaning.smallest_px <= 9
+    assert cleaning.min_size_px <= 9
 
 
 def test_label_objects_needs_the_learned_distance():

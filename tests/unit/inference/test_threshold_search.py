@@ -172,7 +172,7 @@ def test_choose_rule_chooses_and_reports_useful_cleaning():
     own = chosen.rule.of("lesion")
     assert own.threshold == 0.5
     # Largest part and smallest size are equally good; the first one is chosen and suffices.
-    assert own.cleaning == Cleaning(largest_only=True, largest_hole_px="all")
+    assert own.cleaning == Cleaning(largest_only=True, max_hole_size_px="all")
     assert chosen.before == {"lesion": pytest.approx(64 / 88)}
     assert chosen.after == {"lesion": 1.0}
     # 2*32 / (36 + 52) -> 2*32 / (36 + 32) -> 1.
@@ -187,19 +187,19 @@ def test_choose_rule_chooses_a_smallest_size_for_two_objects():
     for column in range(0, 15, 3):
         probabilities[0, 10:12, column : column + 2] = 1
     chosen = choose_rule([(probabilities, truth)] * 3, BINARY, list("abc"))
-    assert chosen.rule.of("lesion").cleaning == Cleaning(smallest_px=16)
+    assert chosen.rule.of("lesion").cleaning == Cleaning(min_size_px=16)
 
 
 @pytest.mark.parametrize(
-    ("smallest_px", "expected"),
+    ("min_size_px", "expected"),
     [
-        (25, Cleaning(smallest_px=16, largest_hole_px="all")),
-        (16, Cleaning(smallest_px=16, largest_hole_px="all")),
-        (15, Cleaning(largest_hole_px="all")),
-        (1, Cleaning(largest_hole_px="all")),
+        (25, Cleaning(min_size_px=16, max_hole_size_px="all")),
+        (16, Cleaning(min_size_px=16, max_hole_size_px="all")),
+        (15, Cleaning(max_hole_size_px="all")),
+        (1, Cleaning(max_hole_size_px="all")),
     ],
 )
-def test_choose_rule_keeps_objects_that_count(smallest_px, expected):
+def test_choose_rule_keeps_objects_that_count(min_size_px, expected):
     # Parts of 4 pixels beside an object with a hole: only the largest part would be best.
     truth = np.zeros((16, 16), np.uint8)
     truth[1:7, 1:7] = 1
@@ -208,7 +208,7 @@ def test_choose_rule_keeps_objects_that_count(smallest_px, expected):
     for corner in range(5):
         probabilities[0, 12:14, 3 * corner : 3 * corner + 2] = 1
     pairs = [(probabilities, truth)] * 3
-    chosen = choose_rule(pairs, BINARY, list("abc"), smallest={"lesion": smallest_px})
+    chosen = choose_rule(pairs, BINARY, list("abc"), smallest={"lesion": min_size_px})
     assert chosen.rule.of("lesion").cleaning == expected
 
 

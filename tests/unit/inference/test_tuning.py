@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ushape.errors import RunError
-from ushape.inference.decision_rule import DecisionRule
+from ushape.inference.decision_rule import ClassRule, DecisionRule
 from ushape.inference.tuning import (
     Tuning,
     ValidatedCase,
@@ -10,8 +10,11 @@ from ushape.inference.tuning import (
     load_tuning,
     save_tuning,
 )
+from ushape.instances.label import ObjectConfig
+from ushape.io.files import write_sealed_json
 from ushape.labels import LabelSpace
 from ushape.planning.run import Run
+from ushape.transforms.morphology import Cleaning
 
 SPACE = LabelSpace(values=(0, 255), names=("background", "cell"))
 
@@ -54,3 +57,22 @@ def test_load_tuning_restores_what_was_saved(tmp_path):
     with pytest.raises(RunError, match=r"decision\.json") as error:
         load_tuning(run)
     assert error.value.code == "damaged_run_file"
+
+
+def test_load_tuning_reads_what_an_earlier_version_saved(tmp_path):
+    run = Run(tmp_path)
+    cleaning = {"largest_only": False, "smallest_px": 5, "largest_hole_px": "all"}
+    objects = {"split": "learned", "rise_learned": 0.4, "smallest_px": 7, "largest_hole_px": 2}
+    values = {
+        "rule": {"classes": {"cell": {"threshold": 0.3, "cleaning": cleaning}}},
+        "objects": objects,
+        "objects_planned": {"split": "learned", "rise_learned": 0.2},
+    }
+    write_sealed_json(run.tuning_path, values)
+    found = load_tuning(run)
+    expected = Cleaning(min_size_px=5, max_hole_size_px="all")
+    assert found.rule.of("cell") == ClassRule(threshold=0.3, cleaning=expected)
+    assert found.objects == ObjectConfig(
+        separation="learned_distance", h_distance=0.4, min_size_px=7, max_hole_size_px=2
+    )
+    assert found.objects_planned == ObjectConfig(separation="learned_distance")

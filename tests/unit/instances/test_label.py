@@ -44,7 +44,7 @@ def test_label_objects_connects_corners_on_request():
 
 
 def test_label_objects_drops_small_objects_without_gaps():
-    found = label_objects(rows("1011", "0000", "2220"), ObjectConfig(smallest_px=2))
+    found = label_objects(rows("1011", "0000", "2220"), ObjectConfig(min_size_px=2))
     assert (found.labels == rows("0011", "0000", "2220")).all()
     assert found.classes.tolist() == [1, 2]
 
@@ -52,8 +52,8 @@ def test_label_objects_drops_small_objects_without_gaps():
 def test_label_objects_of_ignored_pixels_and_of_nothing():
     classes = np.array([[1, IGNORE, 1]], dtype=np.uint8)
     assert label_objects(classes).labels.tolist() == [[1, 0, 2]]
-    for split in ("none", "distance"):
-        nothing = label_objects(np.zeros((3, 4), np.uint8), ObjectConfig(split=split))
+    for separation in ("none", "distance_transform"):
+        nothing = label_objects(np.zeros((3, 4), np.uint8), ObjectConfig(separation=separation))
         assert len(nothing) == 0
         assert not nothing.labels.any()
 
@@ -89,22 +89,22 @@ def test_fill_enclosed_holes_keeps_large_holes_and_bays_at_the_edge():
 
 def test_label_objects_fills_holes_first():
     classes = rows("11111", "10201", "11111")
-    found = label_objects(classes, ObjectConfig(largest_hole_px=1, smallest_px=2))
+    found = label_objects(classes, ObjectConfig(max_hole_size_px=1, min_size_px=2))
     # The gaps beside class 2 touch both classes and are kept.
     assert (found.labels == rows("11111", "10001", "11111")).all()
-    ring = label_objects(rows("111", "101", "111"), ObjectConfig(largest_hole_px=1))
+    ring = label_objects(rows("111", "101", "111"), ObjectConfig(max_hole_size_px=1))
     assert (ring.labels == 1).all()
 
 
 def test_split_by_distance_separates_touching_disks():
     classes = disks((21, 36), 8, (10, 10), (10, 24))
     assert len(label_objects(classes)) == 1
-    found = label_objects(classes, ObjectConfig(split="distance"))
+    found = label_objects(classes, ObjectConfig(separation="distance_transform"))
     # The columns of the neck are 16 to 18, half-way.
     assert len(found) == 2
     assert (found.labels[:, :17][classes[:, :17] > 0] == 1).all()
     assert (found.labels[:, 18:][classes[:, 18:] > 0] == 2).all()
-    deep = ObjectConfig(split="distance", rise_px=5.0)
+    deep = ObjectConfig(separation="distance_transform", h_px=5.0)
     assert len(label_objects(classes, deep)) == 1
 
 
@@ -113,7 +113,7 @@ def test_split_by_distance_respects_the_spacing():
     z, y, x = np.indices((11, 21, 36))
     near = [(2 * z - 10) ** 2 + (y - 10) ** 2 + (x - c) ** 2 for c in (10, 24)]
     classes = (np.min(near, axis=0) <= 64).astype(np.uint8)
-    config = ObjectConfig(split="distance", rise_px=2.5)
+    config = ObjectConfig(separation="distance_transform", h_px=2.5)
     found = label_objects(classes, config, spacing_mm=(2.0, 1.0, 1.0))
     assert len(found) == 2
     assert abs(int((found.labels == 1).sum()) - int((found.labels == 2).sum())) < 60
@@ -123,7 +123,7 @@ def test_split_by_distance_respects_the_spacing():
 
 def test_split_by_distance_depends_only_on_spacing_ratios():
     classes = disks((21, 36), 8, (10, 10), (10, 24))
-    config = ObjectConfig(split="distance")
+    config = ObjectConfig(separation="distance_transform")
     for spacing in ((0.01, 0.01), (30.0, 30.0)):
         found = label_objects(classes, config, spacing_mm=spacing)
         assert (found.labels == label_objects(classes, config).labels).all()
@@ -132,21 +132,21 @@ def test_split_by_distance_depends_only_on_spacing_ratios():
 def test_split_by_probability_at_its_minimum():
     probability = np.array([[0.9, 0.95, 0.7, 0.9, 0.88, 0.89, 0.2]])
     classes = (probability > 0.5).astype(np.uint8)
-    config = ObjectConfig(split="probability", rise_probability=0.1)
+    config = ObjectConfig(separation="probability", h_probability=0.1)
     found = label_objects(classes, config, probabilities={1: probability})
     assert found.labels[0].tolist()[:2] == [1, 1]
     assert found.labels[0].tolist()[3:] == [2, 2, 2, 0]  # 0.88 is too shallow to cut.
-    steeper = ObjectConfig(split="probability", rise_probability=0.25)
+    steeper = ObjectConfig(separation="probability", h_probability=0.25)
     assert len(label_objects(classes, steeper, probabilities={1: probability})) == 1
 
 
-@pytest.mark.parametrize("split", ["none", "distance", "probability"])
-def test_label_objects_divides_borders_among_objects(split):
+@pytest.mark.parametrize("separation", ["none", "distance_transform", "probability"])
+def test_label_objects_divides_borders_among_objects(separation):
     # Class 2 is the border between and around; class 1 and class 3 are the interiors.
     classes = rows("2222222", "2112332", "2222222", "0000000", "0222000")
     inner = np.array([0, 0.8, 0.9, 0.4, 0.1, 0.1, 0]) * np.ones((5, 1))
     other = np.array([0, 0.1, 0.1, 0.3, 0.8, 0.9, 0.5]) * np.ones((5, 1))
-    config = ObjectConfig(split=split, border_class=2)
+    config = ObjectConfig(separation=separation, border_class=2)
     found = label_objects(classes, config, probabilities={1: inner, 2: inner * 0, 3: other})
     # Borders without any interior are no object.
     expected = [*["1111222"] * 3, "0000000", "0000000"]
@@ -164,16 +164,16 @@ def test_label_objects_divides_borders_where_the_class_is_least_likely():
 @given(
     relief=arrays.arrays(np.int64, (6, 7), elements=st.integers(0, 9)),
     mask=arrays.arrays(bool, (6, 7)),
-    rise=st.integers(1, 5),
+    h=st.integers(1, 5),
     reach=st.sampled_from([1, 2]),
 )
-def test_split_by_peaks_finds_the_h_maxima(relief, mask, rise, reach):
-    labels = split_by_peaks(relief, mask, rise, reach)
+def test_split_by_peaks_finds_the_h_maxima(relief, mask, h, reach):
+    labels = split_by_peaks(relief, mask, h, reach)
     assert ((labels > 0) == mask).all()
     # Independently: by reconstruction, in which a peak must rise by more than h.
     structure = np.ones((3, 3)) if reach == 2 else np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
     high = np.pad(np.where(mask, relief, -99.0), 1, constant_values=-99.0)
-    opened = morphology.reconstruction(high - (rise - 0.5), high, footprint=structure)
+    opened = morphology.reconstruction(high - (h - 0.5), high, footprint=structure)
     tops = morphology.local_maxima(opened, footprint=structure)[1:-1, 1:-1] & mask
     peaks = measure.label(tops, connectivity=reach)
     assert len(np.unique(labels[mask])) == peaks.max()
@@ -183,11 +183,11 @@ def test_split_by_peaks_finds_the_h_maxima(relief, mask, rise, reach):
 
 @given(
     classes=arrays.arrays(np.uint8, (5, 6), elements=st.integers(0, 2)),
-    split=st.sampled_from(["none", "distance"]),
+    separation=st.sampled_from(["none", "distance_transform"]),
     corners=st.booleans(),
 )
-def test_label_objects_are_connected_and_complete(classes, split, corners):
-    found = label_objects(classes, ObjectConfig(split=split, corners_connect=corners))
+def test_label_objects_are_connected_and_complete(classes, separation, corners):
+    found = label_objects(classes, ObjectConfig(separation=separation, corners_connect=corners))
     assert ((found.labels > 0) == (classes > 0)).all()
     firsts = []
     for number, own_class in enumerate(found.classes.tolist(), 1):
@@ -214,11 +214,11 @@ def test_by_class_of_all_label_spaces():
 @pytest.mark.parametrize(
     ("setting", "code"),
     [
-        ({"rise_px": 0}, "value_out_of_range"),
-        ({"rise_px": float("inf")}, "value_out_of_range"),
-        ({"rise_probability": float("nan")}, "value_out_of_range"),
-        ({"smallest_px": -1}, "value_out_of_range"),
-        ({"largest_hole_px": -3}, "value_out_of_range"),
+        ({"h_px": 0}, "value_out_of_range"),
+        ({"h_px": float("inf")}, "value_out_of_range"),
+        ({"h_probability": float("nan")}, "value_out_of_range"),
+        ({"min_size_px": -1}, "value_out_of_range"),
+        ({"max_hole_size_px": -3}, "value_out_of_range"),
         ({"border_class": 0}, "unknown_class"),
     ],
 )
@@ -229,7 +229,7 @@ def test_object_config_refuses_impossible_values(setting, code):
 
 def test_label_objects_refuses_inconsistent_input():
     classes = rows("0120")
-    by_probability = ObjectConfig(split="probability")
+    by_probability = ObjectConfig(separation="probability")
     with raises_code(ConfigError, "probabilities_required"):
         label_objects(classes, by_probability)
     with raises_code(ConfigError, "probabilities_required"):

@@ -20,7 +20,7 @@ def test_label_config_refuses_regions_with_a_threshold():
 
 
 def test_label_config_refuses_the_distance_of_overlapping_regions():
-    for values in ({"objects": "distance", "regions": {"a": (1,)}}, {"reach_px": 0.5}):
+    for values in ({"objects": "distance", "regions": {"a": (1,)}}, {"max_distance_px": 0.5}):
         with pytest.raises(ConfigError) as error:
             LabelConfig(**values)
         assert error.value.code in ("settings_conflict", "value_out_of_range")

@@ -11,7 +11,7 @@ from ushape.models.config import NetworkConfig
         ({"block": "residual", "padding": "valid"}, "settings_conflict"),
         ({"widths": (4, 4, 4), "deep_supervision": 3}, "value_out_of_range"),
         ({"dropout": 1.0}, "value_out_of_range"),
-        ({"center_convolutions": 0}, "value_out_of_range"),
+        ({"bottleneck_convolutions": 0}, "value_out_of_range"),
         (
             {"widths": (4, 4, 4), "deep_supervision": 1, "padding": "valid"},
             "settings_conflict",

@@ -12,7 +12,7 @@ CARVANA_ORIGINAL = NetworkConfig(
     norm="batch",
     bias="always",
     padding="valid",
-    up="bilinear_3x3",
+    upsampling="bilinear_3x3",
     decoder_convolutions=1,
 )
 # The way up narrows one level early: each level ends with the channels of the next finer one.
@@ -20,9 +20,9 @@ CARVANA_1024 = NetworkConfig(
     widths=(24, 64, 128, 256, 512, 768, 768),
     decoder_widths=(24, 24, 64, 128, 256, 512),
     norm="batch",
-    center_convolutions=1,
+    bottleneck_convolutions=1,
     decoder_convolutions=3,
-    up="bilinear",
+    upsampling="bilinear",
 )
 PAPER = NetworkConfig(widths=(64, 128, 256, 512, 1024), norm="none", padding="valid")
 
@@ -43,7 +43,12 @@ def parameters(network):
         (PAPER, 1, 1, 31_030_593),
         (NetworkConfig(widths=PAPER.widths, norm="none"), 3, 1, 31_031_745),
         (NetworkConfig(widths=(32, 64, 128, 256, 512), norm="batch"), 3, 1, 7_763_041),
-        (NetworkConfig(widths=(64, 128, 256, 512), norm="none", up="bilinear"), 3, 1, 7_782_913),
+        (
+            NetworkConfig(widths=(64, 128, 256, 512), norm="none", upsampling="bilinear"),
+            3,
+            1,
+            7_782_913,
+        ),
         (CARVANA_ORIGINAL, 3, 1, 31_390_721),
         (CARVANA_1024, 3, 1, 35_371_873),
     ],

@@ -8,29 +8,29 @@ from ushape.errors import PlanError
 from ushape.models import build_model
 from ushape.models.layers import space_to_depth
 from ushape.models.pretrained import (
-    GENERATED,
-    GENERATED_CONFIG,
+    SYNTHETIC,
+    SYNTHETIC_CONFIG,
     WIDTHS,
-    has_generated_weights,
-    load_generated_weights,
+    has_synthetic_weights,
+    load_synthetic_weights,
 )
 
 
 def network_from(config, channels, classes=2, seed=0):
     torch.manual_seed(seed)
     network = build_model(config, channels, classes)
-    network.load_state_dict(load_generated_weights(config, channels, network.state_dict()))
+    network.load_state_dict(load_synthetic_weights(config, channels, network.state_dict()))
     return network.eval()
 
 
 def of_levels(levels, norm="instance"):
-    return replace(GENERATED_CONFIG, widths=WIDTHS[:levels], norm=norm)
+    return replace(SYNTHETIC_CONFIG, widths=WIDTHS[:levels], norm=norm)
 
 
 @pytest.mark.parametrize("levels", [3, 4, 5])
 @pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_generated_weights_are_for_planned_networks_of_short_trainings(levels, norm):
-    assert has_generated_weights(of_levels(levels, norm))
+def test_synthetic_weights_are_for_planned_networks_of_short_trainings(levels, norm):
+    assert has_synthetic_weights(of_levels(levels, norm))
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def test_generated_weights_are_for_planned_networks_of_short_trainings(levels, n
         {"dims": 3},
         {"norm": "none"},
         {"block": "residual"},
-        {"up": "bilinear"},
+        {"upsampling": "bilinear"},
         {"deep_supervision": 1},
     ],
 )
-def test_generated_weights_are_for_no_other_network(settings):
-    assert not has_generated_weights(replace(GENERATED_CONFIG, **settings))
+def test_synthetic_weights_are_for_no_other_network(settings):
+    assert not has_synthetic_weights(replace(SYNTHETIC_CONFIG, **settings))
 
 
 @pytest.mark.parametrize(("levels", "channels"), [(3, 1), (4, 3), (5, 7)])
@@ -57,7 +57,7 @@ def test_all_weights_but_the_head_are_loaded(levels, channels):
     config = of_levels(levels)
     torch.manual_seed(1)
     fresh = build_model(config, channels, 4).state_dict()
-    loaded = load_generated_weights(config, channels, fresh)
+    loaded = load_synthetic_weights(config, channels, fresh)
     assert {name for name in fresh if torch.equal(fresh[name], loaded[name])} == {
         "heads.0.weight",
         "heads.0.bias",
@@ -94,11 +94,11 @@ def test_batch_norm_keeps_its_initial_statistics():
     assert all(not one.running_mean.any() and bool((one.running_var == 1).all()) for one in norms)
 
 
-def test_file_of_generated_weights_is_small():
-    assert GENERATED.stat().st_size < 5_000_000
+def test_file_of_synthetic_weights_is_small():
+    assert SYNTHETIC.stat().st_size < 5_000_000
 
 
 def test_weights_for_another_network_are_refused():
-    config = replace(GENERATED_CONFIG, widths=(8, 16, 32))
+    config = replace(SYNTHETIC_CONFIG, widths=(8, 16, 32))
     with raises_code(PlanError, "no_weights_fit"):
-        load_generated_weights(config, 1, build_model(config, 1, 1).state_dict())
+        load_synthetic_weights(config, 1, build_model(config, 1, 1).state_dict())

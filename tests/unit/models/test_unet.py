@@ -15,7 +15,7 @@ CARVANA_ORIGINAL = NetworkConfig(
     norm="batch",
     bias="always",
     padding="valid",
-    up="bilinear_3x3",
+    upsampling="bilinear_3x3",
     decoder_convolutions=1,
 )
 PAPER = NetworkConfig(widths=(64, 128, 256, 512, 1024), norm="none", padding="valid")
@@ -171,7 +171,7 @@ def test_unet_with_strides_has_the_sizes_and_parameters_that_follow():
 
 @pytest.mark.parametrize("down", ["max_pool", "average_pool", "stride"])
 def test_unet_with_equal_strides_is_the_usual_network(down):
-    usual = NetworkConfig(dims=3, widths=(4, 8), norm="batch", stem=2, down=down)
+    usual = NetworkConfig(dims=3, widths=(4, 8), norm="batch", stem=2, downsampling=down)
     stated = replace(usual, stem=(2, 2, 2), strides=((2, 2, 2),), kernels=((3, 3, 3),) * 2)
     networks = []
     for config in (usual, replace(usual, strides="equal", kernels="equal"), stated):
@@ -224,7 +224,7 @@ def test_unet_refuses_auto():
 
 
 def test_unet_output_stretched_has_the_size_of_the_input():
-    config = replace(PAPER, output="stretched")
+    config = replace(PAPER, valid_output="stretched")
     network = build_on_meta(config, 1, 1)
     assert network.margin == 0
     assert network(torch.empty(1, 1, 572, 572, device="meta")).shape == (1, 1, 572, 572)
@@ -234,7 +234,7 @@ def test_unet_output_stretched_has_the_size_of_the_input():
     small = NetworkConfig(widths=(4, 8), norm="none", padding="valid")
     plain, stretched = (
         build_model(small, 1, 1),
-        build_model(replace(small, output="stretched"), 1, 1),
+        build_model(replace(small, valid_output="stretched"), 1, 1),
     )
     stretched.load_state_dict(plain.state_dict())
     x = torch.randn(1, 1, 20, 28)
@@ -247,9 +247,9 @@ def test_unet_output_stretched_has_the_size_of_the_input():
     [
         NetworkConfig(widths=(2, 2), norm="none"),
         NetworkConfig(widths=(2, 2, 2), norm="none", decoder_convolutions=1),
-        NetworkConfig(widths=(2, 2, 2), norm="none", center_convolutions=1, convolutions=3),
-        NetworkConfig(widths=(2, 2, 2), norm="none", up="bilinear"),
-        NetworkConfig(widths=(2, 2, 2), norm="none", up="bilinear_3x3"),
+        NetworkConfig(widths=(2, 2, 2), norm="none", bottleneck_convolutions=1, convolutions=3),
+        NetworkConfig(widths=(2, 2, 2), norm="none", upsampling="bilinear"),
+        NetworkConfig(widths=(2, 2, 2), norm="none", upsampling="bilinear_3x3"),
         NetworkConfig(widths=(2, 2), norm="none", stem=2),
     ],
 )

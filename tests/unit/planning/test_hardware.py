@@ -9,7 +9,7 @@ import torch
 from codes import raises_code
 from ushape.errors import ConfigError, PlanError
 from ushape.planning import hardware
-from ushape.planning.hardware import inspect_machine, keep_memory, memory_format
+from ushape.planning.hardware import inspect_machine, memory_format, reuse_freed_memory
 from ushape.planning.loading import loading_processes
 
 
@@ -51,19 +51,19 @@ def test_inspect_machine_needs_no_files_of_linux(monkeypatch):
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
-def test_keep_memory_does_nothing_without_linux(platform, monkeypatch):
+def test_reuse_freed_memory_does_nothing_without_linux(platform, monkeypatch):
     monkeypatch.setattr(sys, "platform", platform)
-    assert keep_memory() is False
+    assert reuse_freed_memory() is False
 
 
 @pytest.mark.parametrize("error", [OSError, AttributeError])
-def test_keep_memory_does_nothing_without_glibc(error, monkeypatch):
+def test_reuse_freed_memory_does_nothing_without_glibc(error, monkeypatch):
     def fail(name):
         raise error(name)
 
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", fail)
-    assert keep_memory() is False
+    assert reuse_freed_memory() is False
 
 
 def test_inspect_machine_respects_the_limits_of_a_container(monkeypatch):

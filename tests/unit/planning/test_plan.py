@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import ushape
+from ushape import config
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import ConfigError, RunError
 from ushape.planning.plan import Plan, find_auto, load_plan
@@ -95,7 +96,7 @@ def test_plan_accepts_what_a_run_stores(stored):
 def test_plan_that_an_earlier_version_wrote_is_read_and_written_again():
     """The file is the plan of a training with 60252c7; settings were added to recipes since."""
     plan = load_plan(EARLIER)
-    stored = json.loads(EARLIER.read_text())
+    stored = config.with_current_names(Plan, json.loads(EARLIER.read_text()))
     assert set(find_auto(stored["recipe"])) <= {"name"}
     for section, settings in stored["recipe"].items():
         if isinstance(settings, dict):
@@ -118,8 +119,37 @@ def test_plan_of_an_earlier_version_uses_all_cores_of_its_machine(stored):
 
 def test_plan_of_an_earlier_version_decides_at_loading_where_patches_come_from(stored):
     values = copy.deepcopy(stored)
-    del values["recipe"]["train"]["patches_from"]
-    assert Plan.from_dict(values, source="plan.json").recipe.train.patches_from == "auto"
+    del values["recipe"]["train"]["patch_source"]
+    assert Plan.from_dict(values, source="plan.json").recipe.train.patch_source == "auto"
+    values["recipe"]["train"]["patches_from"] = "auto"
+    assert Plan.from_dict(values, source="plan.json").recipe.train.patch_source == "auto"
+    values["recipe"]["train"]["patches_from"] = "files"
+    assert Plan.from_dict(values, source="plan.json").recipe.train.patch_source == "files"
+
+
+def test_plan_of_an_earlier_version_has_the_values_under_their_current_names(tmp_path):
+    values = json.loads(EARLIER.read_text())
+    recipe = values["recipe"]
+    recipe["split"]["spread_classes"] = True
+    recipe["sampling"] |= {"draw": "patient_lesion", "class_shares": [1]}
+    recipe["network"] |= {"center_convolutions": 1, "up": "nearest", "down": "stride"}
+    recipe["predict"]["objects"] |= {"split": "distance", "rise_px": 2, "largest_hole_px": 3}
+    recipe["labels"]["reach_px"] = 4
+    (tmp_path / "plan.json").write_text(json.dumps(values))
+    found = load_plan(tmp_path / "plan.json").recipe
+    assert found.train.initial_weights == "synthetic_pretrained"
+    assert found.split.stratify_classes  # It is not taken for a setting that the plan lacks.
+    assert found.sampling.strategy == "group_foreground_weighted"
+    assert found.sampling.class_ratios == (1,)
+    assert found.network.bottleneck_convolutions == 1
+    assert (found.network.upsampling, found.network.downsampling) == ("nearest", "stride")
+    objects = found.predict.objects
+    assert (objects.separation, objects.h_px, objects.max_hole_size_px) == (
+        "distance_transform",
+        2,
+        3,
+    )
+    assert found.labels.max_distance_px == 4
 
 
 @pytest.mark.parametrize("key", ["preprocessing", "preparation"])

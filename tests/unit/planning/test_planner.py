@@ -83,8 +83,8 @@ def plan(data=DATA, machine=LAPTOP, recipe=None):
 def test_patches_are_cut_from_the_files_if_the_images_do_not_fit():
     for memory, expected in ((1e6, "files"), (1e15, "memory")):
         recipe, reasons = plan(DATA, replace(LAPTOP, main_memory_bytes=memory))
-        assert recipe.train.patches_from == expected
-        assert any("train.patches_from" in line for line in reasons) == (expected == "files")
+        assert recipe.train.patch_source == expected
+        assert any("train.patch_source" in line for line in reasons) == (expected == "files")
 
 
 @pytest.mark.parametrize(
@@ -305,18 +305,20 @@ def test_volume_strides_of_the_user_decide_the_number_of_levels():
     assert volume_plan((20, 256, 256), (5, 0.7, 0.7), "network.padding=valid")[0]
 
 
-def test_initial_weights_are_generated_ones_where_they_fit():
+def test_initial_weights_are_synthetic_ones_where_they_fit():
     def chosen(machine=LAPTOP, settings=(), **changes):
         recipe = config.override(Recipe(), ["train.minutes=10", *settings])
         return plan(replace(DATA, **changes), machine, recipe)[0].train.initial_weights
 
-    assert chosen() == "generated"
+    assert chosen() == "synthetic_pretrained"
     assert chosen(replace(LAPTOP, device="cuda")) == "random"  # Its network is a wider one.
     assert chosen(settings=["network.widths=[16, 32, 64]"]) == "random"  # No stem.
-    assert chosen(settings=["network.widths=[16, 32, 64]", "network.stem=2"]) == "generated"
+    assert (
+        chosen(settings=["network.widths=[16, 32, 64]", "network.stem=2"]) == "synthetic_pretrained"
+    )
     assert chosen(settings=["train.initial_weights=random"]) == "random"
     with pytest.raises(PlanError) as caught:
-        chosen(settings=["network.stem=1", "train.initial_weights=generated"])
+        chosen(settings=["network.stem=1", "train.initial_weights=synthetic_pretrained"])
     assert caught.value.code == "no_weights_fit"
 
 
@@ -363,7 +365,7 @@ def test_sampling_of_several_classes_seeks_the_rare_ones():
     recipe, results = apply_rules(large, situation(replace(DATA, classes=known)))
     wanted = (1 / 3 - 1 / 8) / (1 - 1 / 8)
     assert recipe.sampling.foreground_fraction == round(wanted, 2) == 0.24
-    assert recipe.sampling.class_shares == (0, 1)
+    assert recipe.sampling.class_ratios == (0, 1)
     (own,) = [one for one in results if one.text.startswith("Sampling")]
     assert "24% of the patches are centered on foreground (100% on pole)" in own.text
     assert "12% the rarest class, pole" in own.fact
@@ -372,7 +374,7 @@ def test_sampling_of_several_classes_seeks_the_rare_ones():
 def test_sampling_of_several_common_classes_seeks_nothing():
     known = (class_facts("sky", size=600), class_facts("road", size=600))
     sampling = plan(replace(DATA, classes=known))[0].sampling
-    assert (sampling.foreground_fraction, sampling.class_shares) == (0, None)
+    assert (sampling.foreground_fraction, sampling.class_ratios) == (0, None)
 
 
 def test_sampling_keeps_the_shares_and_the_fraction_of_the_user():
@@ -380,14 +382,14 @@ def test_sampling_keeps_the_shares_and_the_fraction_of_the_user():
     data = replace(DATA, classes=known)
     mine = config.override(Recipe(), "sampling.foreground_fraction=0.2")
     sampling = plan(data, recipe=mine)[0].sampling
-    assert (sampling.foreground_fraction, sampling.class_shares) == (0.2, None)
+    assert (sampling.foreground_fraction, sampling.class_ratios) == (0.2, None)
     # Half of the draws are for the pole, so they have to be twice as many.
-    mine = config.override(Recipe(), "sampling.class_shares=[2,2]")
+    mine = config.override(Recipe(), "sampling.class_ratios=[2,2]")
     sampling = plan(data, recipe=mine)[0].sampling
     assert sampling.foreground_fraction == 0.5 < 2 * (1 / 3 - 1 / 40) / (1 - 1 / 40)
-    assert sampling.class_shares == (2, 2)
+    assert sampling.class_ratios == (2, 2)
     with pytest.raises(ConfigError) as error:
-        plan(data, recipe=config.override(Recipe(), "sampling.class_shares=[1,2,3]"))
+        plan(data, recipe=config.override(Recipe(), "sampling.class_ratios=[1,2,3]"))
     assert error.value.code == "class_count_mismatch"
 
 
@@ -398,7 +400,7 @@ def test_draw_classes_by_hand():
     # Foreground is seldom seen: more draws than the classes need, in the same proportion.
     found = draw_classes(0.1, [0.2, 0.2])
     assert found.fraction == 0.44
-    assert found.class_shares == (0.5, 0.5)
+    assert found.class_ratios == (0.5, 0.5)
     # Both classes in half of the patches, but those are not enough for any foreground.
     assert draw_classes(0.4, [0.4, 0.4]) == Draws(0.17, None)
 
@@ -407,12 +409,12 @@ def test_draw_classes_lowers_the_goal_for_many_rare_classes():
     # 100 classes that are never seen by chance get 0.5 % of the patches each.
     found = draw_classes(1.0, [1e-9] * 100 + [0.9])
     assert found.fraction == 0.5
-    assert found.class_shares == (*[0.01] * 100, 0)
+    assert found.class_ratios == (*[0.01] * 100, 0)
     # 4 classes: x + x + x + (x - 0.1) / 0.9 = 0.5, so x = 0.1486.
     found = draw_classes(1.0, [1e-9] * 3 + [0.1])
     goal = (0.5 + 0.1 / 0.9) / (3 + 1 / 0.9)
     assert found.fraction == 0.5
-    np.testing.assert_allclose(found.class_shares[0], goal / 0.5, atol=1e-3)
+    np.testing.assert_allclose(found.class_ratios[0], goal / 0.5, atol=1e-3)
 
 
 def test_rules_never_replace_settings_of_the_user():
@@ -582,7 +584,9 @@ def test_duration_fills_the_time_with_epochs():
     recipe, _ = plan()
     opened = replace(
         recipe,
-        train=replace(recipe.train, epochs=None, steps_per_epoch="auto", validation_cases="auto"),
+        train=replace(
+            recipe.train, epochs=None, steps_per_epoch="auto", max_validation_cases="auto"
+        ),
     )
     planned, result = choose_duration(opened, situation(training_s=500.0))
     assert result.evaluation_s == 7
@@ -629,7 +633,7 @@ def test_duration_counts_no_more_validation_cases_than_there_are():
 @pytest.mark.parametrize(
     ("asked", "epochs", "steps", "validation_s"),
     [
-        ({"validation_cases": 10}, 1, 180, 10.0),  # There are five, of 2 s each.
+        ({"max_validation_cases": 10}, 1, 180, 10.0),  # There are five, of 2 s each.
         ({"steps_per_epoch": 20}, 7, 20, 4.0),  # An epoch takes 10 s and 4 s.
     ],
 )
@@ -641,7 +645,7 @@ def test_duration_keeps_the_steps_and_cases_that_are_asked_for(asked, epochs, st
 
 def test_duration_counts_the_loading_of_patches_but_not_in_the_validation():
     opened, _ = plan(recipe=Recipe(train=TrainConfig(minutes=10)))
-    train = replace(opened.train, epochs=None, steps_per_epoch="auto", validation_cases="auto")
+    train = replace(opened.train, epochs=None, steps_per_epoch="auto", max_validation_cases="auto")
     opened = replace(opened, train=train)
     known = situation(training_s=300.0, step_s=0.5)
     budget = TimeBudget(step_s=0.5, waiting_s=0.5, training_s=300.0, evaluation_s=7.0)
@@ -650,7 +654,9 @@ def test_duration_counts_the_loading_of_patches_but_not_in_the_validation():
     steps = [one.train.epochs * one.train.steps_per_epoch for one in (alone, waits)]
     assert steps[1] / steps[0] == pytest.approx(0.5, abs=0.05)
     # The validation takes as many seconds as before, in half as many steps.
-    assert waits.train.validation_cases == pytest.approx(alone.train.validation_cases, abs=1)
+    assert waits.train.max_validation_cases == pytest.approx(
+        alone.train.max_validation_cases, abs=1
+    )
     assert "1000 ms per step" in result.text
     assert "a step waits 500.0 ms for its patches" in result.fact
     budget = replace(budget, waiting_s=None)
@@ -761,9 +767,9 @@ def test_rules_separate_objects_that_are_numbered_or_nearly_touch(facts, chosen)
     planned, reasons = plan(replace(DATA, **facts))
     assert planned.labels.objects == chosen
     is_separated = chosen == "distance"
-    assert planned.predict.objects.split == ("learned" if is_separated else "none")
+    assert planned.predict.objects.separation == ("learned_distance" if is_separated else "none")
     # A quarter of the typical object, which is 40 pixels long.
-    assert planned.labels.reach_px == (10 if is_separated else None)
+    assert planned.labels.max_distance_px == (10 if is_separated else None)
     assert any("labels.objects=" in reason for reason in reasons)
 
 
@@ -773,12 +779,12 @@ def test_rules_do_not_separate_objects_against_the_recipe():
     assert plan(numbered, recipe=own)[0].labels.objects == "connected"
     published = Recipe(name="unet2015")
     assert plan(numbered, recipe=published)[0].labels.objects == "connected"
-    for split in ("distance", "probability"):
-        necks = Recipe(predict=PredictConfig(objects=ObjectConfig(split=split)))
+    for separation in ("distance_transform", "probability"):
+        necks = Recipe(predict=PredictConfig(objects=ObjectConfig(separation=separation)))
         assert plan(numbered, recipe=necks)[0].labels.objects == "connected"
     learned = LabelConfig(objects="distance")
     for labels, objects in (
-        (own.labels, ObjectConfig(split="learned")),
+        (own.labels, ObjectConfig(separation="learned_distance")),
         (learned, ObjectConfig(border_class=1)),
     ):
         refused = Recipe(labels=labels, predict=PredictConfig(objects=objects))

@@ -78,6 +78,16 @@ def test_stated_values_replace_add_and_remove_settings(plan, space):
     assert "augment" in found
 
 
+def test_settings_are_searched_under_their_current_names(plan):
+    (found,) = read_searches(["network.up=nearest,transposed"], (), Recipe(), plan)
+    assert found.key == "network.upsampling"
+    assert found.planned == plan.recipe.network.upsampling
+    assert without_fixed([found], ["network.up=bilinear"]) == ()
+    assert without_fixed([found], ["network.down=stride"]) == (found,)
+    (changed,) = settings_of([found], {found.key: "nearest"})
+    assert config.override(Recipe(), changed).network.upsampling == "nearest"
+
+
 def test_settings_of_the_user_are_not_searched(space):
     left = [one.key for one in without_fixed(space, ["train.learning_rate=1", "augment.a.b=2"])]
     assert "train.learning_rate" not in left

@@ -2,6 +2,7 @@
 
 from codes import raises_code
 from ushape.errors import RunError
+from ushape.io.files import write_sealed_json
 from ushape.models.config import NetworkConfig
 from ushape.planning.recipe import Recipe, TrainConfig
 from ushape.planning.run import Run
@@ -63,3 +64,13 @@ def test_usual_weights_of_a_network_with_a_pretrained_encoder():
     numbers = {"loaded_steps": 20, "usual_steps": 20, "seconds": 3.5}
     decision = StartDecision(loaded_dice=0.4, usual_dice=0.5, initial="encoder", **numbers)
     assert decision.text.endswith("trial with the pretrained weights of the encoder.")
+
+
+def test_decision_of_an_earlier_version_is_read(tmp_path):
+    run = Run(tmp_path)
+    run.start_decision_path.parent.mkdir()
+    numbers = {"loaded_steps": 20, "usual_steps": 20, "seconds": 3.5}
+    stored = {"loaded_dice": 0.4, "usual_dice": 0.5, "initial": "generated", **numbers}
+    write_sealed_json(run.start_decision_path, stored)
+    expected = {**stored, "initial": "synthetic_pretrained"}
+    assert load_decision(run) == StartDecision(**expected)

@@ -28,8 +28,8 @@ from ushape.transforms import morphology
 from ushape.transforms.morphology import Cleaning
 from ushape.types import Case
 
-CLEANING = Cleaning(smallest_px=12, largest_hole_px=6)
-LEARNED = ObjectConfig(split="learned", rise_learned=0.005, smallest_px=3)
+CLEANING = Cleaning(min_size_px=12, max_hole_size_px=6)
+LEARNED = ObjectConfig(separation="learned_distance", h_distance=0.005, min_size_px=3)
 TABLE = np.array([0, 2], np.uint8)
 """The class of the model is the second one of the project."""
 

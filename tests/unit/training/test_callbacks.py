@@ -135,7 +135,7 @@ def test_keep_best_continues_from_its_state(plan, run):
 
 
 def test_keep_best_saves_every_epoch_if_asked_and_only_in_the_first_process(plan, run):
-    train_config = replace(plan.recipe.train, keep_epochs=True)
+    train_config = replace(plan.recipe.train, save_every_epoch=True)
     kept = replace(plan, recipe=replace(plan.recipe, train=train_config))
     module, best = SegmentationModule(kept, [], []), KeepBest(run)
     validate(best, module, FakeTrainer(is_global_zero=False), 0.9)
@@ -260,7 +260,7 @@ def test_keep_best_keeps_validated_weights_after_an_interrupt(plan, run):
 
 
 def test_keep_best_saves_epochs_without_a_validation_if_asked(plan, run):
-    train_config = replace(plan.recipe.train, keep_epochs=True)
+    train_config = replace(plan.recipe.train, save_every_epoch=True)
     kept = replace(plan, recipe=replace(plan.recipe, train=train_config))
     module, trainer, best = SegmentationModule(kept, [], []), FakeTrainer(), KeepBest(run)
     validate(best, module, trainer, 0.75)

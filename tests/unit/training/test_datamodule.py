@@ -69,7 +69,7 @@ def test_segmentation_data_can_be_sent_to_workers_that_are_not_forked(tmp_path):
 def test_validation_cases_are_divided_among_processes_that_all_have_one(tmp_path):
     write_data_set(tmp_path / "cells", 3, SyntheticConfig(size=48, groups=3), seed=0)
     settings = ["network.widths=[4,8]", "sampling.patch_shape=[32,32]"]
-    settings.append("train.validation_cases=3")
+    settings.append("train.max_validation_cases=3")
     plan = ushape.plan(tmp_path / "cells", epochs=1, settings=settings)
     store = SampleStore(discover(tmp_path / "cells").cases, plan.preprocessing, keep=True)
     data = SegmentationData(plan, store, store, np.full((3, 2), 100))

@@ -6,7 +6,7 @@ from scipy import ndimage
 import ushape
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.inference.separation import mean_precision, tabulate_counts
-from ushape.models.pretrained import load_generated_weights
+from ushape.models.pretrained import load_synthetic_weights
 from ushape.training.module import (
     SegmentationModule,
     mean_group_dice,
@@ -50,11 +50,11 @@ def test_training_begins_with_the_planned_weights(tmp_path):
         torch.manual_seed(plan.recipe.seed)
         return SegmentationModule(plan, [], []).network.state_dict(), plan.recipe.network
 
-    (random, config), (generated, _) = weights("random"), weights("generated")
-    expected = load_generated_weights(config, 1, random)
-    assert generated.keys() == expected.keys()
-    assert all(torch.equal(generated[name], expected[name]) for name in expected)
-    assert not torch.equal(generated["decoder.ups.0.weight"], random["decoder.ups.0.weight"])
+    (random, config), (synthetic, _) = weights("random"), weights("synthetic_pretrained")
+    expected = load_synthetic_weights(config, 1, random)
+    assert synthetic.keys() == expected.keys()
+    assert all(torch.equal(synthetic[name], expected[name]) for name in expected)
+    assert not torch.equal(synthetic["decoder.ups.0.weight"], random["decoder.ups.0.weight"])
 
 
 def test_part_with_objects_is_in_the_middle_or_around_the_nearest_object():
@@ -110,7 +110,7 @@ def test_validation_takes_the_rise_that_suits_the_network_and_ignores_specks(mod
     module._count_objects(found, distance, truth, objects)
     # The line between them takes 12 pixels of one, so that its IoU of 0.89 misses the last of 5.
     assert precision_of(module) == pytest.approx((4 + 1 / 3) / 5)
-    # A rise of 0.4 finds one object that overlaps each of the two by half.
+    # An h of 0.4 finds one object that overlaps each of the two by half.
     low, middle, high = (own["foreground"] for own in module._object_counts)
     assert (low.predicted, middle.predicted, high.predicted) == (2, 2, 1)
 

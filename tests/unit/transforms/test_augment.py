@@ -22,7 +22,9 @@ def image():
 
 
 def only(**values):
-    chances = {f"{name}_probability": 0.0 for name in ("tone", "gamma", "noise", "blur")}
+    chances = {
+        f"{name}_probability": 0.0 for name in ("brightness_contrast", "gamma", "noise", "blur")
+    }
     return IntensityConfig(**{**chances, **values})
 
 
@@ -32,7 +34,7 @@ def test_change_intensity_without_changes_is_the_identity(image):
 
 
 def test_change_tone_shifts_by_at_most_the_brightness(image):
-    config = only(tone_probability=1, brightness=0.3, contrast=0.0)
+    config = only(brightness_contrast_probability=1, brightness=0.3, contrast=0.0)
     shifts = [
         float((change_intensity(image.copy(), config, np.random.default_rng(s)) - image).mean())
         for s in range(200)
@@ -43,7 +45,7 @@ def test_change_tone_shifts_by_at_most_the_brightness(image):
 
 
 def test_change_tone_contrast_keeps_the_mean(image):
-    config = only(tone_probability=1, brightness=0.0, contrast=0.5)
+    config = only(brightness_contrast_probability=1, brightness=0.0, contrast=0.5)
     changed = change_intensity(image.copy(), config, np.random.default_rng(3))
     assert changed.mean() == pytest.approx(image.mean(), abs=1e-5)
     assert 1 / 1.5 <= changed.std() / image.std() <= 1.5
@@ -68,7 +70,12 @@ def test_change_gamma_by_hand():
 
 
 def test_change_intensity_is_reproducible(image):
-    config = only(tone_probability=1, gamma_probability=1, noise_probability=1, blur_probability=1)
+    config = only(
+        brightness_contrast_probability=1,
+        gamma_probability=1,
+        noise_probability=1,
+        blur_probability=1,
+    )
     first, second = (
         change_intensity(image.copy(), config, np.random.default_rng(5)) for _ in range(2)
     )

@@ -112,32 +112,32 @@ def test_clean_classes_without_cleaning_is_the_identity(classes):
 
 def test_clean_classes_cleans_each_class_separately():
     classes = pixels("11.2. 11... ....2 1..22")
-    only_cells = clean_classes(classes, CLASSES, [Cleaning(smallest_px=2), IDLE])
+    only_cells = clean_classes(classes, CLASSES, [Cleaning(min_size_px=2), IDLE])
     assert (only_cells == pixels("11.2. 11... ....2 ...22")).all()
-    both = clean_classes(classes, CLASSES, [Cleaning(smallest_px=5), Cleaning(largest_only=True)])
+    both = clean_classes(classes, CLASSES, [Cleaning(min_size_px=5), Cleaning(largest_only=True)])
     assert (both == pixels("..... ..... ....2 ...22")).all()
 
 
 def test_clean_classes_removes_to_background_inside_another_class():
     classes = pixels("1111 1211 1111")
-    cleaned = clean_classes(classes, CLASSES, [IDLE, Cleaning(smallest_px=2)])
+    cleaned = clean_classes(classes, CLASSES, [IDLE, Cleaning(min_size_px=2)])
     assert (cleaned == pixels("1111 1.11 1111")).all()
-    filled = [Cleaning(largest_hole_px="all"), Cleaning(smallest_px=2)]
+    filled = [Cleaning(max_hole_size_px="all"), Cleaning(min_size_px=2)]
     assert (clean_classes(classes, CLASSES, filled) == 1).all()
 
 
 def test_clean_classes_fills_holes_only_with_background():
     # Around the nucleus one background pixel; all six are inside the cell.
     classes = pixels("11111 12221 122.1 11111")
-    cleaned = clean_classes(classes, CLASSES, [Cleaning(largest_hole_px="all"), IDLE])
+    cleaned = clean_classes(classes, CLASSES, [Cleaning(max_hole_size_px="all"), IDLE])
     assert (cleaned == pixels("11111 12221 12211 11111")).all()
-    too_small = clean_classes(classes, CLASSES, [Cleaning(largest_hole_px=5), IDLE])
+    too_small = clean_classes(classes, CLASSES, [Cleaning(max_hole_size_px=5), IDLE])
     assert (too_small == classes).all()
 
 
 def test_clean_classes_removing_a_core_keeps_the_whole():
     classes = pixels("1111. 12222 11111 2....")
-    cleaned = clean_classes(classes, WHOLE_AND_CORE, [IDLE, Cleaning(smallest_px=2)])
+    cleaned = clean_classes(classes, WHOLE_AND_CORE, [IDLE, Cleaning(min_size_px=2)])
     assert (cleaned == pixels("1111. 12222 11111 1....")).all()
 
 
@@ -149,14 +149,14 @@ def test_clean_classes_removing_a_whole_removes_its_core():
 
 def test_clean_classes_fills_holes_by_region():
     classes = pixels("11111 1.222 11212 11222")
-    holes = Cleaning(largest_hole_px="all")
+    holes = Cleaning(max_hole_size_px="all")
     cleaned = clean_classes(classes, WHOLE_AND_CORE, [holes, holes])
     assert (cleaned == pixels("11111 11222 11222 11222")).all()
 
 
 @given(arrays(np.uint8, (7, 8), elements=st.integers(0, 2)), st.integers(2, 6))
 def test_clean_classes_leaves_no_small_component(classes, size):
-    cleaned = clean_classes(classes, CLASSES, [Cleaning(smallest_px=size)] * 2)
+    cleaned = clean_classes(classes, CLASSES, [Cleaning(min_size_px=size)] * 2)
     for region in CLASSES:
         parts, _ = ndimage.label(region.of(cleaned))
         assert (np.bincount(parts.ravel())[1:] >= size).all()
@@ -164,9 +164,9 @@ def test_clean_classes_leaves_no_small_component(classes, size):
 
 def test_cleaning_refuses_negative_sizes():
     with raises_code(ConfigError, "value_out_of_range"):
-        Cleaning(smallest_px=-1)
+        Cleaning(min_size_px=-1)
     with raises_code(ConfigError, "value_out_of_range"):
-        Cleaning(largest_hole_px=-2)
+        Cleaning(max_hole_size_px=-2)
 
 
 def test_keep_largest_of_each_class():
@@ -192,8 +192,8 @@ SIDE_BY_SIDE = [Region(name="a", classes=(1,)), Region(name="b", classes=(2,))]
 cleanings = st.builds(
     Cleaning,
     largest_only=st.booleans(),
-    smallest_px=st.integers(0, 6),
-    largest_hole_px=st.sampled_from([0, 1, 4, "all"]),
+    min_size_px=st.integers(0, 6),
+    max_hole_size_px=st.sampled_from([0, 1, 4, "all"]),
 )
 
 
@@ -240,13 +240,13 @@ def test_find_parts_joins_a_component_across_many_bands(monkeypatch):
 def test_clean_stored_changes_the_file(tmp_path):
     stored = np.memmap(tmp_path / "c", dtype=np.uint8, mode="w+", shape=(20, 20))
     stored[2:8, 2:8], stored[4, 4], stored[15, 15] = 1, 0, 1
-    clean_stored(stored, CELL, [Cleaning(smallest_px=5, largest_hole_px="all")])
+    clean_stored(stored, CELL, [Cleaning(min_size_px=5, max_hole_size_px="all")])
     assert (stored.sum(), stored[4, 4], stored[15, 15]) == (36, 1, 0)
 
 
 @given(arrays(np.uint8, (7, 8), elements=st.integers(0, 2)), st.integers(2, 6))
 def test_no_object_that_is_counted_is_smaller_than_cleaning_keeps(classes, size):
-    cleaned = clean_classes(classes, CLASSES, [Cleaning(smallest_px=size)] * 2)
+    cleaned = clean_classes(classes, CLASSES, [Cleaning(min_size_px=size)] * 2)
     objects = label_objects(cleaned)
     assert (np.bincount(objects.labels.ravel())[1:] >= size).all()
 

@@ -61,8 +61,8 @@ def _obstacle(plan: Plan, predictor: Predictor) -> str:
         and encoding.dtype not in WRITTEN_TYPES[encoding.suffix]
     ):
         return f"its masks are {encoding.suffix} files of type {encoding.dtype}"
-    if predictor.separates and predictor.objects.largest_hole_px:
-        return "predict.objects.largest_hole_px fills the holes of objects"
+    if predictor.separates and predictor.objects.max_hole_size_px:
+        return "predict.objects.max_hole_size_px fills the holes of objects"
     return ""
 
 
@@ -111,9 +111,9 @@ def _separation_settings(predictor: Predictor) -> dict[str, Any]:
     how = predictor.objects
     joins = predictor.joins_objects
     return {
-        "rise": how.rise_learned,
+        "h": how.h_distance,
         "corners_connect": how.corners_connect,
-        "smallest_px": how.smallest_px,
+        "min_size_px": how.min_size_px,
         "draws_lines": not joins,
         "writes_numbers": joins,
     }

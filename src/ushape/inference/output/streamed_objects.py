@@ -31,9 +31,9 @@ def settings_for_bands(predictor: Predictor) -> list[str]:
     if predictor.separates:
         return []
     needed = {
-        "split=none": how.split != "none",
+        "separation=none": how.separation != "none",
         "border_class=null": how.border_class is not None,
-        "largest_hole_px=0": bool(how.largest_hole_px),
+        "max_hole_size_px=0": bool(how.max_hole_size_px),
     }
     return [f"predict.objects.{setting}" for setting, is_needed in needed.items() if is_needed]
 
@@ -77,11 +77,11 @@ class StoredObjects:
 
     def number(self) -> tuple[Iterator[np.ndarray], np.ndarray]:
         """Return the numbers of all objects in bands, and their classes, as `number_stored`."""
-        how, smallest_px = self.predictor.plan.recipe.predict.objects, 0
+        how, min_size_px = self.predictor.plan.recipe.predict.objects, 0
         if not self.predictor.separates:
             label_stored(self.classes, self.labels, corners_connect=how.corners_connect)
-            smallest_px = how.smallest_px
-        return number_stored(self.classes, self.labels, smallest_px)
+            min_size_px = how.min_size_px
+        return number_stored(self.classes, self.labels, min_size_px)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def unet2015() -> Recipe:
         name="unet2015",
         labels=LabelConfig(softmax=True),
         preprocessing=PreprocessingConfig(downscale=1.0, intensity="min_max"),
-        sampling=SamplingConfig(patch_shape=(572, 572), draw="uniform"),
+        sampling=SamplingConfig(patch_shape=(572, 572), strategy="uniform"),
         augment=AugmentConfig(
             geometry=GeometryConfig(
                 rotation_probability=1.0,
@@ -73,7 +73,7 @@ def isbi2012() -> Recipe:
             geometry=GeometryConfig(
                 flip_axes=(0, 1),
                 transpose_probability=0.5,
-                quarter_turn_probability=0.5,
+                rotate90_probability=0.5,
                 rotation_probability=0.5,
                 rotation_degrees=45.0,
                 scale_probability=0.5,
@@ -105,7 +105,7 @@ def _tone(brightness: float, contrast: float) -> IntensityConfig:
     return IntensityConfig(
         brightness=brightness,
         contrast=contrast,
-        tone_probability=1.0,
+        brightness_contrast_probability=1.0,
         gamma_probability=0.0,
         noise_probability=0.0,
         blur_probability=0.0,
@@ -133,10 +133,10 @@ def lgg_onecycle() -> Recipe:
         name="lgg-onecycle",
         split=SplitConfig(test_fraction=0.2, validation_fraction=0.15),
         preprocessing=PreprocessingConfig(downscale=1.0, intensity="min_max"),
-        sampling=SamplingConfig(draw="lesion"),
+        sampling=SamplingConfig(strategy="foreground_weighted"),
         augment=_turn_and_scale(),
         network=NetworkConfig(
-            widths=(64, 128, 256, 512, 1024), norm="none", dropout=0.6, dropout_place="between"
+            widths=(64, 128, 256, 512, 1024), norm="none", dropout=0.6, dropout_position="between"
         ),
         loss=LossConfig(terms={"dice": 0.3, "cross_entropy": 0.7}),
         train=TrainConfig(
@@ -147,7 +147,7 @@ def lgg_onecycle() -> Recipe:
             learning_rate=0.1,
             schedule="one_cycle",
             **_PLAIN,
-            keep_epochs=True,
+            save_every_epoch=True,
         ),
         predict=PredictConfig(tune=False),
     )
@@ -162,9 +162,9 @@ def lgg_bce_dice() -> Recipe:
     return Recipe(
         name="lgg-bce-dice",
         preprocessing=PreprocessingConfig(downscale=1.0, intensity="min_max"),
-        sampling=SamplingConfig(draw="uniform"),
+        sampling=SamplingConfig(strategy="uniform"),
         augment=STRENGTHS["none"],
-        network=NetworkConfig(widths=(64, 128, 256, 512), norm="none", up="bilinear"),
+        network=NetworkConfig(widths=(64, 128, 256, 512), norm="none", upsampling="bilinear"),
         loss=LossConfig(terms={"cross_entropy": 1.0, "dice": 1.0}),
         train=TrainConfig(
             epochs=100,
@@ -192,7 +192,7 @@ def lgg_buda() -> Recipe:
         preprocessing=PreprocessingConfig(
             crop=True, square=True, shape=(256, 256), intensity="group", percentiles=(10.0, 99.0)
         ),
-        sampling=SamplingConfig(draw="patient_lesion"),
+        sampling=SamplingConfig(strategy="group_foreground_weighted"),
         augment=_turn_and_scale(),
         network=NetworkConfig(widths=(32, 64, 128, 256, 512), norm="batch"),
         loss=LossConfig(terms={"dice": 1.0}),
@@ -234,7 +234,7 @@ def carvana_original() -> Recipe:
         name="carvana-original",
         split=SplitConfig(test_fraction=0.2, validation_fraction=0.2),
         preprocessing=PreprocessingConfig(shape=(388, 388), intensity="min_max"),
-        sampling=SamplingConfig(patch_shape=(572, 572), draw="uniform"),
+        sampling=SamplingConfig(patch_shape=(572, 572), strategy="uniform"),
         augment=AugmentConfig(
             geometry=GeometryConfig(
                 flip_axes=(-1,),
@@ -252,7 +252,7 @@ def carvana_original() -> Recipe:
             norm="batch",
             bias="always",
             padding="valid",
-            up="bilinear_3x3",
+            upsampling="bilinear_3x3",
             decoder_convolutions=1,
         ),
         loss=LossConfig(terms={"cross_entropy": 1.0, "dice_per_image": 1.0}),
@@ -276,14 +276,14 @@ def carvana_1024() -> Recipe:
         original,
         name="carvana-1024",
         preprocessing=PreprocessingConfig(shape=(1024, 1024), intensity="min_max"),
-        sampling=SamplingConfig(patch_shape=(1024, 1024), draw="uniform"),
+        sampling=SamplingConfig(patch_shape=(1024, 1024), strategy="uniform"),
         network=NetworkConfig(
             widths=(24, 64, 128, 256, 512, 768, 768),
             decoder_widths=(24, 24, 64, 128, 256, 512),
             norm="batch",
-            center_convolutions=1,
+            bottleneck_convolutions=1,
             decoder_convolutions=3,
-            up="bilinear",
+            upsampling="bilinear",
         ),
         train=replace(
             original.train, batch_size=2, optimizer="rmsprop", momentum=0.0, learning_rate=2e-4

@@ -62,7 +62,7 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     if train.epochs is not None:
         steps = max(1, math.ceil(working_pixels / batch_pixels))
         steps = steps if train.steps_per_epoch == AUTO else train.steps_per_epoch
-        cases = train.validation_cases
+        cases = train.max_validation_cases
         if cases == AUTO:
             cases = usual_cases(steps, case_steps)
         division = Division(epochs=train.epochs, steps=steps, cases=cases)
@@ -86,7 +86,7 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         shortage = describe_shortage(int(total), budget.training_s / max(total, 1e-9), budget)
     epochs, steps = division.epochs, division.steps
     recipe = change(
-        recipe, "train", epochs=epochs, steps_per_epoch=steps, validation_cases=division.cases
+        recipe, "train", epochs=epochs, steps_per_epoch=steps, max_validation_cases=division.cases
     )
     if recipe.predict.tta == AUTO:
         recipe = change(recipe, "predict", tta="validated")
@@ -145,7 +145,7 @@ def divide_into_epochs(
         case_s: Seconds for the validation of a case.
         validated: Number of validation cases that there are.
     """
-    asked, cases = train.steps_per_epoch, train.validation_cases
+    asked, cases = train.steps_per_epoch, train.max_validation_cases
     total = (1 - VALIDATION_SHARE) * training_s / step_s
     least = min(MIN_VALIDATION if cases == AUTO else cases, validated)
     if asked != AUTO:

@@ -20,7 +20,10 @@ MIN_ENCODER_PX = 64
 
 NAMES = {"efficientnet_lite0": "EfficientNet-Lite0"}
 
-FREE = ("dims", "encoder", "encoder_weights", "norm", "activation", "up", "deep_supervision")
+FREE = (
+    *("dims", "encoder", "encoder_weights", "norm", "activation", "upsampling"),
+    "deep_supervision",
+)
 """Settings of the network that also apply to one with an encoder."""
 
 SOURCE = (

@@ -9,7 +9,7 @@ from ushape.config import AUTO, resolved
 from ushape.errors import PlanError
 from ushape.formatting import pluralize, size_text
 from ushape.models import network_sizes
-from ushape.models.pretrained import has_generated_weights
+from ushape.models.pretrained import has_synthetic_weights
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.axes import (
     describe_axes,
@@ -229,24 +229,24 @@ def choose_initial_weights(recipe: Recipe, situation: Situation) -> tuple[Recipe
     Raises:
         PlanError: if the recipe asks for them, but the network is another one.
     """
-    chosen, fits = recipe.train.initial_weights, has_generated_weights(recipe.network)
-    if chosen == "generated" and not fits:
+    chosen, fits = recipe.train.initial_weights, has_synthetic_weights(recipe.network)
+    if chosen == "synthetic_pretrained" and not fits:
         raise PlanError(
-            "There are no weights trained on generated images for this network.",
+            "There are no weights trained on synthetic images for this network.",
             code="no_weights_fit",
             hint="Leave out train.initial_weights, or the settings of the network: the weights are "
             "those of a planned 2D network of a short training on a CPU.",
         )
     if chosen == AUTO:
-        chosen = "generated" if fits else "random"
+        chosen = "synthetic_pretrained" if fits else "random"
     recipe = change(recipe, "train", initial_weights=chosen)
     if chosen == "random":
-        text, other = "Initial weights: random.", "generated" if fits else "--from RUN"
+        text, other = "Initial weights: random.", "synthetic_pretrained" if fits else "--from RUN"
         if recipe.network.is_pretrained:
             text = "Initial weights: random, except for those of the encoder."
     else:
         text = (
-            "Initial weights: trained on generated images of cells, membranes, lines and figures."
+            "Initial weights: trained on synthetic images of cells, membranes, lines and figures."
         )
         other = "random"
     return recipe, RuleResult(

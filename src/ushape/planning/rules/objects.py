@@ -14,10 +14,10 @@ from ushape.planning.fingerprint import Fingerprint
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult, Situation, change
 
-MIN_REACH_PX = 3.0
+MIN_DISTANCE_PX = 3.0
 """Smallest distance to the border that is learned: below it, borders are hardly visible."""
 
-REACH_SHARE = 0.25
+DISTANCE_SHARE = 0.25
 """Largest distance that is learned, as a share of the longer side of a typical object."""
 
 
@@ -35,15 +35,17 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
     data, labels, objects = situation.data, recipe.labels, recipe.predict.objects
     chosen = settle_objects(recipe, data)
     _refuse_conflict(chosen, objects)
-    reach = labels.reach_px
+    most_px = labels.max_distance_px
     if chosen == "distance":
         size = data.object_size / max(
             recipe.preprocessing.downscale_factors(len(data.median_shape))
         )
-        reach = reach or max(MIN_REACH_PX, round(REACH_SHARE * size, 1))
-        if objects.split == "none":
-            recipe = change(recipe, "predict", objects=replace(objects, split="learned"))
-    recipe = change(recipe, "labels", objects=chosen, reach_px=reach)
+        most_px = most_px or max(MIN_DISTANCE_PX, round(DISTANCE_SHARE * size, 1))
+        if objects.separation == "none":
+            recipe = change(
+                recipe, "predict", objects=replace(objects, separation="learned_distance")
+            )
+    recipe = change(recipe, "labels", objects=chosen, max_distance_px=most_px)
     if data.numbered_objects > 1:
         fact = f"the masks number about {data.numbered_objects:.0f} objects per image"
         if data.joined_share < 1:
@@ -56,7 +58,7 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
     if chosen == "distance":
         text = (
             "Objects: the network also learns the distance to the border of the object, up to "
-            f"{reach:g} pixels{_unit_text(recipe, len(data.median_shape))}, to separate objects "
+            f"{most_px:g} pixels{_unit_text(recipe, len(data.median_shape))}, to separate objects "
             f"({fact}). To count connected parts instead: --set labels.objects=connected."
         )
         if data.slices_per_case is not None:
@@ -108,13 +110,16 @@ def settle_objects(recipe: Recipe, data: Fingerprint) -> Literal["connected", "d
 
 def _is_stated(objects: ObjectConfig) -> bool:
     """Return whether the recipe separates objects without a learned distance."""
-    return objects.border_class is not None or objects.split in ("distance", "probability")
+    return objects.border_class is not None or objects.separation in (
+        "distance_transform",
+        "probability",
+    )
 
 
 def _refuse_conflict(chosen: str, objects: ObjectConfig) -> None:
-    if chosen == "connected" and objects.split == "learned":
+    if chosen == "connected" and objects.separation == "learned_distance":
         raise ConfigError(
-            "predict.objects.split is learned, but labels.objects is connected.",
+            "predict.objects.separation is learned_distance, but labels.objects is connected.",
             code="settings_conflict",
             hint="Train with --set labels.objects=distance.",
         )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ushape.config import AUTO, resolved
-from ushape.data.sampling import check_shares
+from ushape.data.sampling import check_ratios
 from ushape.planning.fingerprint import ClassFacts, Fingerprint
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult, Situation, change
@@ -31,8 +31,8 @@ class Draws:
     """Patches that are centered on foreground."""
 
     fraction: float
-    class_shares: tuple[float, ...] | None = None
-    """Share of each foreground class in them; None: equal shares."""
+    class_ratios: tuple[float, ...] | None = None
+    """Ratios of the foreground classes in them; None: equal ones."""
 
 
 def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
@@ -42,7 +42,7 @@ def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     the rarest class.
 
     Raises:
-        ConfigError: if the recipe has shares of another number of classes.
+        ConfigError: if the recipe has ratios of another number of classes.
     """
     source = (
         "Half of the patches should contain foreground. If randomly placed patches do so, none is "
@@ -52,13 +52,13 @@ def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         "(benchmarks/plan.md)."
     )
     sampling, data = recipe.sampling, situation.data
-    if sampling.draw != "foreground":
+    if sampling.strategy != "foreground":
         recipe = change(recipe, "sampling", foreground_fraction=0.0)
-        text = f"Sampling: random patches of cases that are drawn by {sampling.draw}."
+        text = f"Sampling: random patches of cases (strategy {sampling.strategy})."
         return recipe, RuleResult(text=text, fact="set by the user", source=source)
-    given = sampling.class_shares
+    given = sampling.class_ratios
     if given is not None and data.classes:
-        check_shares(given, len(data.classes))
+        check_ratios(given, len(data.classes))
     seen = data.foreground_cases * _chance_of_any(recipe, data)
     seen_classes = [own.cases * _chance_of_class(recipe, data, own) for own in data.classes]
     if sampling.foreground_fraction != AUTO:
@@ -71,7 +71,7 @@ def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         recipe,
         "sampling",
         foreground_fraction=draws.fraction,
-        class_shares=draws.class_shares,
+        class_ratios=draws.class_ratios,
     )
     share = f"{draws.fraction:.0%} of" if draws.fraction else "none of"
     fact = f"about {seen:.0%} of randomly placed patches contain foreground"
@@ -84,13 +84,13 @@ def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         f"{_what(draws, data.classes)}, which is present in {data.foreground_cases:.0%} of the "
         "training cases.",
         fact=fact,
-        alternative="sampling.foreground_fraction=0.33, with equal shares of all classes",
+        alternative="sampling.foreground_fraction=0.33, with equal ratios of all classes",
         source=source,
     )
 
 
 def draw_classes(
-    seen: float, seen_classes: Sequence[float], given_shares: tuple[float, ...] | None = None
+    seen: float, seen_classes: Sequence[float], given_ratios: tuple[float, ...] | None = None
 ) -> Draws:
     """Return the draws with which each class is in a third of the patches.
 
@@ -100,17 +100,17 @@ def draw_classes(
     Args:
         seen: Share of randomly placed patches that contain any foreground, 0 to 1.
         seen_classes: Share of them that contain each class; 0 for a class that does not occur.
-        given_shares: Shares of the classes in the draws, if the user states them.
+        given_ratios: Ratios of the classes in the draws, if the user states them.
     """
 
     def needs(goal: float) -> list[float]:
         return [_lacking(chance, goal) if chance else 0.0 for chance in seen_classes]
 
     floor = _lacking(seen, SHOWING_FOREGROUND)
-    if given_shares is not None:
-        pairs = zip(needs(SHOWING_CLASS), given_shares, strict=True)
-        most = max(need * sum(given_shares) / share for need, share in pairs if share)
-        return Draws(round(max(floor, min(MAX_SOUGHT, most)), 2), given_shares)
+    if given_ratios is not None:
+        pairs = zip(needs(SHOWING_CLASS), given_ratios, strict=True)
+        most = max(need * sum(given_ratios) / ratio for need, ratio in pairs if ratio)
+        return Draws(round(max(floor, min(MAX_SOUGHT, most)), 2), given_ratios)
     low = high = SHOWING_CLASS
     if sum(needs(high)) > MAX_SOUGHT:
         low = 0.0
@@ -119,8 +119,8 @@ def draw_classes(
             low, high = (middle, high) if sum(needs(middle)) <= MAX_SOUGHT else (low, middle)
     found = needs(low)
     total = sum(found)
-    shares = tuple(round(need / total, 4) for need in found) if total else None
-    return Draws(round(max(floor, total), 2), shares)
+    ratios = tuple(round(need / total, 4) for need in found) if total else None
+    return Draws(round(max(floor, total), 2), ratios)
 
 
 def _lacking(chance: float, goal: float) -> float:
@@ -130,11 +130,11 @@ def _lacking(chance: float, goal: float) -> float:
 
 def _what(draws: Draws, classes: Sequence[ClassFacts]) -> str:
     """Return "foreground", with the classes that are sought most."""
-    shares = draws.class_shares
-    if shares is None or not draws.fraction or len(shares) != len(classes):
+    ratios = draws.class_ratios
+    if ratios is None or not draws.fraction or len(ratios) != len(classes):
         return "foreground"
-    named = sorted(zip(shares, (own.name for own in classes), strict=True), reverse=True)
-    sought = [(share / sum(shares), name) for share, name in named if share]
+    named = sorted(zip(ratios, (own.name for own in classes), strict=True), reverse=True)
+    sought = [(ratio / sum(ratios), name) for ratio, name in named if ratio]
     listed = [f"{share:.0%} on {name}" for share, name in sought[:NAMED_CLASSES]]
     more = len(sought) - NAMED_CLASSES
     others = [f"the others on {more} further classes"] if more > 0 else []

@@ -183,16 +183,16 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
 
 def _choose_storage(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
     """Decide whether patches are cut from memory or from the files, as `load_cases` does."""
-    if recipe.train.patches_from != AUTO:
+    if recipe.train.patch_source != AUTO:
         return recipe, ""
     needed = situation.stored_bytes(recipe)
     if needed < KEEP_SHARE * situation.machine.main_memory_bytes:
-        return change(recipe, "train", patches_from="memory"), ""
+        return change(recipe, "train", patch_source="memory"), ""
     text = (
         f"; patches are cut from the files, because the training images would fill about "
-        f"{needed / 1e9:.1f} GB of memory (train.patches_from)"
+        f"{needed / 1e9:.1f} GB of memory (train.patch_source)"
     )
-    return change(recipe, "train", patches_from="files"), text
+    return change(recipe, "train", patch_source="files"), text
 
 
 def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:

@@ -12,13 +12,18 @@ from scipy import ndimage
 from ushape.errors import check_range
 from ushape.transforms.augment.geometry import GeometryConfig
 
-ChangeName = Literal["blur", "noise", "speckle", "tone", "gamma"]
-"""Names of the intensity changes; tone is brightness and contrast."""
+ChangeName = Literal["blur", "noise", "speckle", "brightness_contrast", "gamma"]
+"""Names of the intensity changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IntensityConfig:
     """How intensities are changed; amounts are in standard deviations of the normalized image."""
+
+    RENAMED: ClassVar = {
+        "tone_probability": "brightness_contrast_probability",
+        "one_of=tone": "brightness_contrast",
+    }
 
     brightness: float = 0.3
     """Largest shift of the intensities."""
@@ -39,7 +44,7 @@ class IntensityConfig:
     blur_px: float = 1.0
     """Largest standard deviation of a Gaussian blur, in pixels."""
 
-    tone_probability: float = 0.5
+    brightness_contrast_probability: float = 0.5
     """Probability of changing brightness and contrast."""
 
     gamma_probability: float = 0.2
@@ -120,7 +125,7 @@ def _speckle(image: np.ndarray, config: IntensityConfig, rng: np.random.Generato
     return image
 
 
-def _change_tone(
+def _change_brightness_contrast(
     image: np.ndarray, config: IntensityConfig, rng: np.random.Generator
 ) -> np.ndarray:
     contrast, brightness = 2 * rng.random(2) - 1
@@ -152,7 +157,7 @@ CHANGES: dict[ChangeName, IntensityChange] = {
     "blur": _blur,
     "noise": _add_noise,
     "speckle": _speckle,
-    "tone": _change_tone,
+    "brightness_contrast": _change_brightness_contrast,
     "gamma": _change_gamma,
 }
 """Intensity changes by name, in the order in which they are applied."""
@@ -181,7 +186,10 @@ STRENGTHS = {
     "none": AugmentConfig(
         geometry=GeometryConfig(rotation_probability=0, scale_probability=0, elastic_probability=0),
         intensity=IntensityConfig(
-            tone_probability=0, gamma_probability=0, noise_probability=0, blur_probability=0
+            brightness_contrast_probability=0,
+            gamma_probability=0,
+            noise_probability=0,
+            blur_probability=0,
         ),
     ),
 }

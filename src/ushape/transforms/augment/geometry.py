@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from ushape.transforms.resampling import mirror_indices
 class GeometryConfig:
     """How patches are deformed."""
 
+    RENAMED: ClassVar = {"quarter_turn_probability": "rotate90_probability"}
+
     flip_axes: tuple[int, ...] = ()
     """Axes of S that are mirrored, each with probability 0.5."""
 
@@ -30,7 +32,7 @@ class GeometryConfig:
     transpose_probability: float = 0.0
     """Probability of exchanging the last two axes, except for still ones."""
 
-    quarter_turn_probability: float = 0.0
+    rotate90_probability: float = 0.0
     """Probability of a rotation by 90, 180 or 270 degrees in the plane of the last two axes, except
     for still ones."""
 
@@ -68,7 +70,7 @@ class GeometryConfig:
     """Interpolation of the image; volumes are always interpolated linearly."""
 
     def __post_init__(self) -> None:
-        for name in ("transpose", "quarter_turn", "rotation", "scale", "elastic"):
+        for name in ("transpose", "rotate90", "rotation", "scale", "elastic"):
             name = f"{name}_probability"
             check_range(f"augment.geometry.{name}", getattr(self, name), 0, 1)
         hint = "It is the largest amount in both directions. 0 disables it."
@@ -166,7 +168,7 @@ def _draw_symmetry(
             matrix[axis, axis] = -1
     if transpose < config.transpose_probability:
         matrix[plane] = matrix[plane[::-1]]
-    if turn < config.quarter_turn_probability:
+    if turn < config.rotate90_probability:
         matrix = np.rint(_rotation(quarters * math.pi / 2, dims, plane)) @ matrix
     return matrix
 

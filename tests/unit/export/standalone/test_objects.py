@@ -68,19 +68,19 @@ def test_flooding_equals_scikit_image_at_every_pixel(distinct):
 
 @pytest.mark.parametrize("threshold", [None, 1], ids=["connected", "numbered"])
 @pytest.mark.parametrize("corners_connect", [False, True])
-@pytest.mark.parametrize("smallest_px", [0, 4])
-def test_separation_equals_that_of_ushape(threshold, corners_connect, smallest_px):
+@pytest.mark.parametrize("min_size_px", [0, 4])
+def test_separation_equals_that_of_ushape(threshold, corners_connect, min_size_px):
     space = replace(BINARY, has_distance=True, threshold=threshold)
     how = ObjectConfig(
-        split="learned",
-        rise_learned=0.25,
+        separation="learned_distance",
+        h_distance=0.25,
         corners_connect=corners_connect,
-        smallest_px=smallest_px,
+        min_size_px=min_size_px,
     )
     own = objects.Separation(
-        rise=0.25,
+        h=0.25,
         corners_connect=corners_connect,
-        smallest_px=smallest_px,
+        min_size_px=min_size_px,
         draws_lines=threshold is None,
         writes_numbers=threshold is not None,
     )
@@ -99,9 +99,9 @@ def test_separation_equals_that_of_ushape(threshold, corners_connect, smallest_p
     [
         Cleaning(),
         Cleaning(largest_only=True),
-        Cleaning(smallest_px=4),
-        Cleaning(largest_only=True, smallest_px=5, largest_hole_px=3),
-        Cleaning(largest_hole_px="all"),
+        Cleaning(min_size_px=4),
+        Cleaning(largest_only=True, min_size_px=5, max_hole_size_px=3),
+        Cleaning(max_hole_size_px="all"),
     ],
     ids=str,
 )

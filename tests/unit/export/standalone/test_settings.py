@@ -47,7 +47,7 @@ def predictor_of(
     return Predictor(members=(member,), tuning=Tuning(), device="cpu")
 
 
-LEARNED = ObjectConfig(split="learned", rise_learned=0.3)
+LEARNED = ObjectConfig(separation="learned_distance", h_distance=0.3)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ LEARNED = ObjectConfig(split="learned", rise_learned=0.3)
         {"encoding": MaskEncoding(suffix=".png", dtype="int32")},
         {
             "space": replace(BINARY, has_distance=True),
-            "objects": replace(LEARNED, largest_hole_px=3),
+            "objects": replace(LEARNED, max_hole_size_px=3),
         },
     ],
     ids=str,
@@ -90,7 +90,7 @@ def test_other_models_are_not_refused(encoding):
 def test_settings_contain_the_rule_of_the_objects():
     space = replace(BINARY, has_distance=True, threshold=1)
     settings = settings_of(predictor_of(space=space, objects=LEARNED), ["network.onnx"])
-    assert settings["separation"]["rise"] == 0.3
+    assert settings["separation"]["h"] == 0.3
     assert settings["separation"]["writes_numbers"]
     assert settings["networks"][0]["tiling"]["legal_sizes"] == [{"smallest": 16, "step": 16}] * 2
     assert settings_of(predictor_of(), ["network.onnx"])["separation"] is None

@@ -36,7 +36,7 @@ def fields(dims):
 
 
 def predictor_of(dims, suffix, how, joins=False):
-    separates = how.split == "learned"
+    separates = how.separation == "learned_distance"
     return SimpleNamespace(
         plan=SimpleNamespace(
             preprocessing=SimpleNamespace(space=SPACE),
@@ -72,8 +72,8 @@ def streamed(image, separates, fields_of_rows):
 
 
 HOWS = {
-    "separated": replace(SEPARATED, smallest_px=4, largest_hole_px=6),
-    "connected": ObjectConfig(smallest_px=4, corners_connect=True),
+    "separated": replace(SEPARATED, min_size_px=4, max_hole_size_px=6),
+    "connected": ObjectConfig(min_size_px=4, corners_connect=True),
 }
 
 
@@ -138,14 +138,14 @@ def test_instances_of_more_than_65535_objects_have_32_bits(tmp_path):
 
 def test_instances_that_need_the_whole_image_are_refused_with_the_settings(tmp_path):
     image = input_of(tmp_path / "in", 2, ".tif")
-    predictor = predictor_of(2, ".tif", ObjectConfig(split="distance"))
+    predictor = predictor_of(2, ".tif", ObjectConfig(separation="distance_transform"))
     config = OutputConfig(folder=tmp_path / "out", instances=True)
     with PredictionWriter.open(config, predictor, [image], {}) as writer:
         assert writer.only_whole == ["instances"]
         assert writer.prefers_whole
         with raises_code(DataError, "image_too_large") as error:
             writer.write_streamed(image, streamed(image, False, fields(2)))
-    assert "predict.objects.split=none" in error.value.hint
+    assert "predict.objects.separation=none" in error.value.hint
 
 
 def test_existing_instances_beside_a_mask_in_bands_are_kept(tmp_path):

@@ -67,6 +67,6 @@ def test_outlines_of_slides_are_in_pixels_of_the_finest_level(tmp_path):
 
 
 def test_objects_that_are_split_by_the_whole_image_are_refused(tmp_path):
-    check_streamed_objects(tmp_path / "x.tif", predictor_of(split="none"))
+    check_streamed_objects(tmp_path / "x.tif", predictor_of(separation="none"))
     with raises_code(DataError, "image_too_large"):
-        check_streamed_objects(tmp_path / "x.tif", predictor_of(largest_hole_px=9))
+        check_streamed_objects(tmp_path / "x.tif", predictor_of(max_hole_size_px=9))

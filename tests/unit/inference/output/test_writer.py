@@ -351,10 +351,10 @@ def test_label_images_of_another_call_are_replaced_only_with_overwrite(tmp_path)
     ("how", "needed"),
     [
         (ObjectConfig(), []),
-        (ObjectConfig(split="distance"), ["predict.objects.split=none"]),
+        (ObjectConfig(separation="distance_transform"), ["predict.objects.separation=none"]),
         (
-            ObjectConfig(border_class=1, largest_hole_px=3),
-            ["predict.objects.border_class=null", "predict.objects.largest_hole_px=0"],
+            ObjectConfig(border_class=1, max_hole_size_px=3),
+            ["predict.objects.border_class=null", "predict.objects.max_hole_size_px=0"],
         ),
     ],
 )

@@ -295,7 +295,7 @@ def test_cut_with_transposition_and_quarter_turns_only_moves_pixels():
     found, _ = cut(image, None, (6, 6), (12, 12), warp)
     np.testing.assert_array_equal(found, image.swapaxes(1, 2))
 
-    config = GeometryConfig(**STILL, quarter_turn_probability=1)
+    config = GeometryConfig(**STILL, rotate90_probability=1)
     turned = {np.rot90(image, k, axes=(1, 2)).astype(np.float32).tobytes() for k in (1, 2, 3)}
     draws = [draw_warp(config, (12, 12), np.random.default_rng(seed)) for seed in range(20)]
     assert {cut(image, None, (6, 6), (12, 12), warp)[0].tobytes() for warp in draws} == turned
@@ -330,7 +330,7 @@ def test_still_axis_is_only_mirrored(still):
         flip_axes=(0, 1, 2),
         still_axes=(still,),
         transpose_probability=0.5,
-        quarter_turn_probability=0.5,
+        rotate90_probability=0.5,
         rotation_probability=1,
         scale_probability=1,
         elastic_probability=1,

@@ -18,10 +18,10 @@ class Cleaning:
     """What happens to the connected components of one class."""
 
     largest_only: bool
-    smallest_px: int
+    min_size_px: int
     """Size in pixels below which components are removed."""
 
-    largest_hole_px: int | Literal["all"]
+    max_hole_size_px: int | Literal["all"]
     """Largest hole that is filled, in pixels; all: holes of any size."""
 
 
@@ -29,13 +29,13 @@ class Cleaning:
 class Separation:
     """How objects are separated by the distance to their border that the network predicts."""
 
-    rise: float
+    h: float
     """Smallest difference between a peak of the distance and the saddle to a higher peak."""
 
     corners_connect: bool
     """Whether pixels that touch only at a corner are connected."""
 
-    smallest_px: int
+    min_size_px: int
     """Size in pixels below which objects are removed."""
 
     draws_lines: bool
@@ -117,13 +117,13 @@ def clean_classes(
         for place, own in enumerate(regions)
     ]
     for own, cleaning, under in zip(regions, cleanings, beneath, strict=True):
-        if cleaning.largest_only or cleaning.smallest_px > 1:
+        if cleaning.largest_only or cleaning.min_size_px > 1:
             mask = np.isin(cleaned, own)
             cleaned[mask & ~_kept_components(mask, cleaning)] = under[-1]
     for own, cleaning, under in zip(regions, cleanings, beneath, strict=True):
-        if cleaning.largest_hole_px:
+        if cleaning.max_hole_size_px:
             mask = np.isin(cleaned, own)
-            filled = mask | _find_holes(mask, cleaning.largest_hole_px)
+            filled = mask | _find_holes(mask, cleaning.max_hole_size_px)
             cleaned[filled & np.isin(cleaned, under)] = own[0]
     return cleaned
 
@@ -132,7 +132,7 @@ def _kept_components(mask: np.ndarray, cleaning: Cleaning) -> np.ndarray:
     parts = label_components(mask)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
-    is_kept = sizes >= max(1, cleaning.smallest_px)
+    is_kept = sizes >= max(1, cleaning.min_size_px)
     if cleaning.largest_only:
         is_kept &= np.arange(len(sizes)) == sizes.argmax()
     return np.asarray(is_kept[parts])
@@ -161,18 +161,18 @@ def separate(
     reach = classes.ndim if how.corners_connect else 1
     labels = np.zeros(classes.shape, dtype=np.int32)
     for index in np.unique(classes[classes > 0]):
-        found = split_by_peaks(distance, classes == index, how.rise, reach)
+        found = split_by_peaks(distance, classes == index, how.h, reach)
         labels[found > 0] = found[found > 0] + labels.max()
-    labels = number_objects(labels, how.smallest_px)
+    labels = number_objects(labels, how.min_size_px)
     if how.draws_lines:
         labels = np.where(_is_beside_later(labels, classes), 0, labels)
     return np.where(labels > 0, classes, np.uint8(0)), labels
 
 
-def number_objects(labels: np.ndarray, smallest_px: int = 0) -> np.ndarray:
+def number_objects(labels: np.ndarray, min_size_px: int = 0) -> np.ndarray:
     """Drop small objects and number the others by their first pixel, (*S) int32."""
     found, first, sizes = np.unique(labels, return_index=True, return_counts=True)
-    is_kept = (found > 0) & (sizes >= smallest_px)
+    is_kept = (found > 0) & (sizes >= min_size_px)
     kept = found[is_kept][np.argsort(first[is_kept])]
     numbers = np.zeros(int(labels.max(initial=0)) + 1, dtype=np.int32)
     numbers[kept] = np.arange(1, len(kept) + 1)
@@ -190,10 +190,10 @@ def _is_beside_later(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return found
 
 
-def split_by_peaks(relief: np.ndarray, mask: np.ndarray, rise: float, reach: int) -> np.ndarray:
+def split_by_peaks(relief: np.ndarray, mask: np.ndarray, h: float, reach: int) -> np.ndarray:
     """Label each part of a mask by the peak above it.
 
-    A peak gets a label of its own if it rises at least `rise` above the highest saddle to a higher
+    A peak gets a label of its own if it is at least `h` higher than the highest saddle to a higher
     peak. All peaks are flooded, then shallow ones are joined across their highest saddle.
 
     Shapes:
@@ -209,7 +209,7 @@ def split_by_peaks(relief: np.ndarray, mask: np.ndarray, rise: float, reach: int
     basins = flood(height, seeds, padded, reach)
     peaks = np.zeros(int(seeds.max()) + 1)
     peaks[seeds[seeds > 0]] = height[seeds > 0]
-    joined = _join_shallow(peaks, _find_passes(basins, height, reach), rise)
+    joined = _join_shallow(peaks, _find_passes(basins, height, reach), h)
     return np.asarray(joined[basins[(slice(1, -1),) * mask.ndim]])
 
 
@@ -278,7 +278,7 @@ def _find_passes(
 
 
 def _join_shallow(
-    peaks: np.ndarray, passes: Sequence[tuple[int, int, float]], rise: float
+    peaks: np.ndarray, passes: Sequence[tuple[int, int, float]], h: float
 ) -> np.ndarray:
     """Return the label of each basin after joining shallow peaks from the highest saddle down."""
     parent, top = list(range(len(peaks))), peaks.tolist()
@@ -294,7 +294,7 @@ def _join_shallow(
         lower, higher = sorted((find_root(first), find_root(second)), key=lambda one: top[one])
         if lower != higher:
             parent[lower] = higher
-            if top[lower] - height < rise:
+            if top[lower] - height < h:
                 one_object.append((first, second))
     ends = np.array(one_object, dtype=np.intp).reshape(-1, 2)
     return join(len(peaks), ends[:, 0], ends[:, 1])
