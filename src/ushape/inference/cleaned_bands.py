@@ -12,7 +12,8 @@ import numpy as np
 from ushape.inference.band_separation import separate_bands
 from ushape.inference.predictor import Predictor
 from ushape.inference.streaming import StreamedPrediction
-from ushape.transforms.morphology import clean_stored, cut_rows, temporary_map
+from ushape.io.temporary import temporary_map
+from ushape.transforms.morphology import clean_stored, cut_rows
 
 
 def cleaned_bands(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from ushape.io.temporary import temporary_map
 
 STEP = 4
 """Factor between the sizes of neighboring levels."""
@@ -84,10 +85,13 @@ def collect_levels(shape: Sequence[int], dtype: np.dtype, folder: Path) -> Itera
     Args:
         shape: (y, x) or (y, x, C) of the image.
         folder: Folder with space for a fifteenth of the image.
+
+    Raises:
+        OSError: if the disk has too little space.
     """
     with ExitStack() as stack:
-        levels: list[np.ndarray] = []
-        for space in level_shapes(shape[:2]):
-            file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
-            levels.append(np.memmap(file, dtype, "w+", shape=(*space, *shape[2:])))
+        levels = [
+            stack.enter_context(temporary_map((*space, *shape[2:]), folder, dtype))
+            for space in level_shapes(shape[:2])
+        ]
         yield PyramidLevels(tuple(shape), levels)

@@ -14,11 +14,11 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ushape.data.inputs import Input, group_inputs
 from ushape.data.preprocessing import by_group
@@ -33,6 +33,7 @@ from ushape.instances.stored import number_stored
 from ushape.io import as_stored_probabilities
 from ushape.io.files import replacing, temporary_name, write_json
 from ushape.io.streaming import Bands
+from ushape.io.temporary import reserve
 from ushape.planning.processor import leave_cores_to_others
 from ushape.studio.predictions import (
     CLASSES,
@@ -213,12 +214,11 @@ def _store_bands(
     # Values of 1 byte for the classes and, until they are cleaned, a copy of them; of 4 bytes for
     # the objects and a copy of the distance.
     _require_space(folder, math.prod(shape) * (channels + 2 + 8 * predictor.separates))
-    create = partial(np.lib.format.open_memmap, mode="w+")
-    shares = create(folder / PROBABILITIES, dtype=np.uint8, shape=(channels, *shape))
-    classes = create(folder / CLASSES, dtype=np.uint8, shape=shape)
+    shares = _create_map(folder / PROBABILITIES, np.uint8, (channels, *shape))
+    classes = _create_map(folder / CLASSES, np.uint8, shape)
     objects = None
     if predictor.separates:
-        objects = create(folder / OBJECTS, dtype=np.int32, shape=shape)
+        objects = _create_map(folder / OBJECTS, np.int32, shape)
     done = [0, 0]
 
     def keep(own: np.ndarray) -> None:
@@ -238,6 +238,14 @@ def _store_bands(
     shares.flush()
     classes.flush()
     return shares, classes
+
+
+def _create_map(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
+    """Create an array in a .npy file whose space on the disk is reserved."""
+    found = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    with path.open("r+b") as file:
+        reserve(file.fileno(), path.stat().st_size, path.parent)
+    return found
 
 
 def _require_space(folder: Path, needed_bytes: int) -> None:

@@ -8,21 +8,15 @@ so that no line of pixels that touch at corners encloses anything.
 from __future__ import annotations
 
 import itertools
-import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import DTypeLike
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
-from ushape.errors import check_range, is_disk_full
+from ushape.errors import check_range
 from ushape.labels import Region
 
 
@@ -277,35 +271,6 @@ def cut_rows(shape: Sequence[int]) -> list[slice]:
     """Cut a map (*S) into bands of rows of about BAND_PX pixels."""
     rows = max(1, BAND_PX // int(np.prod(shape[1:])))
     return [slice(start, min(start + rows, shape[0])) for start in range(0, shape[0], rows)]
-
-
-@contextmanager
-def temporary_map(
-    shape: Sequence[int], folder: Path | None, dtype: DTypeLike = np.uint8
-) -> Iterator[np.ndarray]:
-    """Yield an array (*S), such as a label map, in a file that is deleted with the process.
-
-    Args:
-        folder: Folder with enough free space; None: the system's temporary folder.
-
-    Raises:
-        OSError: if the disk has too little space. Without this check, writing to the array would
-            end the process.
-    """
-    with tempfile.TemporaryFile(dir=folder) as file:
-        _reserve(file.fileno(), math.prod(shape) * np.dtype(dtype).itemsize)
-        yield np.memmap(file, dtype=dtype, mode="w+", shape=tuple(shape))
-
-
-def _reserve(file: int, size: int) -> None:
-    """Reserve the bytes of a file on the disk, if the system can."""
-    if not hasattr(os, "posix_fallocate"):  # macOS and Windows.
-        return
-    try:
-        os.posix_fallocate(file, 0, size)
-    except OSError as error:  # Other errors: there is nothing to reserve, or no support for it.
-        if is_disk_full(error):
-            raise
 
 
 def _reader(classes: np.ndarray, region: Region, *, inverted: bool = False) -> RowMask:

@@ -216,3 +216,13 @@ def test_write_that_fails_states_its_cause(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, former)
     assert caught.value.errno == errno.EFBIG
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs posix_fallocate")
+def test_space_of_a_large_image_is_reserved(tmp_path, monkeypatch):
+    def refuse(file, start, size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="space"):
+        predicting._create_map(tmp_path / "x.npy", np.uint8, (2, 3))

@@ -1,6 +1,3 @@
-import errno
-import os
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,7 +19,6 @@ from ushape.transforms.morphology import (
     find_parts,
     keep_largest,
     remove_small,
-    temporary_map,
 )
 
 SHAPES = st.sampled_from([(1, 1), (1, 7), (6, 7), (9, 9), (3, 4, 5)])
@@ -249,28 +245,3 @@ def test_no_object_that_is_counted_is_smaller_than_cleaning_keeps(classes, size)
     cleaned = clean_classes(classes, CLASSES, [Cleaning(min_size_px=size)] * 2)
     objects = label_objects(cleaned)
     assert (np.bincount(objects.labels.ravel())[1:] >= size).all()
-
-
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs posix_fallocate")
-def test_temporary_map_refuses_a_full_disk_before_anything_is_written(tmp_path, monkeypatch):
-    asked = []
-
-    def refuse(file, start, size):
-        asked.append(size)
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(os, "posix_fallocate", refuse)
-    code = errno.ENOSPC
-    with pytest.raises(OSError, match="space"), temporary_map((3, 5), tmp_path, np.int32):
-        pass
-    assert asked == [60]
-    code = errno.EOPNOTSUPP  # A file system that cannot reserve space.
-    with temporary_map((3, 5), tmp_path, np.int32) as found:
-        found[:] = 7
-        assert found.sum() == 105
-
-
-def test_temporary_map_is_empty_at_first(tmp_path):
-    with temporary_map((2, 3), tmp_path) as found:
-        assert found.shape == (2, 3)
-        assert not found.any()

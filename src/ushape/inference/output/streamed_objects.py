@@ -18,7 +18,8 @@ from ushape.instances.contours import Outline, class_styles, outline_of_box, wri
 from ushape.instances.stored import label_stored, number_stored
 from ushape.io.files import replacing
 from ushape.io.streaming import Bands, open_band_writer
-from ushape.transforms.morphology import cut_rows, temporary_map
+from ushape.io.temporary import temporary_map
+from ushape.transforms.morphology import cut_rows
 
 AddRows = Callable[[np.ndarray, np.ndarray | None], None]
 """Function that receives the classes (n, ...), and the numbers of the objects (n, ...) if the
