@@ -47,8 +47,9 @@ def main() -> None:
     limit_spinning()
     try:
         from ushape import cli
-        from ushape.console import command_started
+        from ushape.console import command_started, outlive_terminal
 
+        outlive_terminal()
         with command_started(started_s):
             cli.main()
         sys.stdout.flush()

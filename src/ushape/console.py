@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich import box
 from rich.console import Console as RichConsole
@@ -25,6 +28,36 @@ class OnProgress(Protocol):
     """Callback that receives the number of finished items, their total and an optional note."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
+class _Terminal(io.FileIO):
+    """Terminal to which the command writes until it is closed."""
+
+    def write(self, content: Any) -> int | None:
+        """Write to the terminal; nothing is written once it is closed."""
+        try:
+            return super().write(content)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return memoryview(content).nbytes
+
+
+def outlive_terminal() -> None:
+    """Let the command go on without output if its terminal is closed, as after `disown`.
+
+    Most commands end then, because they receive SIGHUP. Those that do not would end at their next
+    line of output, in the middle of a training. Output that goes to a file or a pipe still fails.
+    """
+    if sys.platform == "win32":
+        return
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream.isatty():
+            stream.flush()
+            raw = io.BufferedWriter(_Terminal(stream.fileno(), "wb", closefd=False))
+            kept = io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True)
+            setattr(sys, name, kept)
 
 
 class _Output(RichConsole):

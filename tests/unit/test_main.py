@@ -97,3 +97,41 @@ def test_spinning_is_limited_unless_the_user_sets_how_threads_wait():
         environment = dict(own)
         limit_spinning(environment)
         assert environment == own
+
+
+def test_a_command_that_outlives_its_terminal_goes_on_without_output(tmp_path):
+    done = tmp_path / "done"
+    script = f"""
+import signal, sys, time
+from pathlib import Path
+
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from ushape import __main__, cli
+from ushape.console import Console
+
+def work():
+    console = Console()
+    assert console.is_terminal
+    console.say("first")
+    sys.stdin.read()
+    with console.progress("Training") as show:
+        for step in range(3):
+            show(step, 3)
+            console.say("next")
+    print("next", flush=True)
+    print("warning", file=sys.stderr)
+    Path({str(done)!r}).touch()
+
+cli.main = work
+__main__.main()
+"""
+    master, terminal = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    assert os.read(master, 5) == b"first"
+    os.close(master)
+    process.stdin.close()
+    assert process.wait() == 0
+    assert done.exists()

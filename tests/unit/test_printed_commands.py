@@ -1,6 +1,7 @@
 """Printed commands can be pasted into a shell, whatever the names of the files are."""
 
 import ast
+import errno
 import json
 import re
 import shlex
@@ -58,7 +59,7 @@ def test_resume_command_and_all_hints_that_name_it(folder):
     expected = ["ushape", "resume", str(folder)]
     assert shlex.split(run.resume_command) == expected
     assert words(run.describe_unfinished())[:3] == expected
-    hints = [_killed_loader(run).hint, _not_written(run, OSError("full")).hint]
+    hints = [_killed_loader(run).hint, _not_written(run, OSError(errno.ENOSPC, "full")).hint]
     with raises_code(RunError, "weights_missing") as caught:
         run.require_weights()
     hints.append(caught.value.hint)

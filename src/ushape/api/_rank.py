@@ -21,7 +21,7 @@ import torch
 
 from ushape.api._trainer import open_training
 from ushape.config import resolved
-from ushape.console import Console
+from ushape.console import Console, outlive_terminal
 from ushape.errors import UshapeError
 from ushape.io.files import write_json
 from ushape.planning.custom_code import allow_code
@@ -38,6 +38,7 @@ from ushape.types import select_cases
 def main() -> None:
     """Train as requested, and write what happened."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    outlive_terminal()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     request = json.loads(Path(sys.argv[1]).read_text())
     report = _train_and_report(request)

@@ -26,7 +26,7 @@ from torch import Tensor
 from ushape.config import resolved
 from ushape.console import Console
 from ushape.data.cache import SampleStore
-from ushape.errors import PlanError, RunError
+from ushape.errors import PlanError, RunError, is_disk_full
 from ushape.formatting import reason
 from ushape.interrupts import at_first_interrupt
 from ushape.io.files import real_path
@@ -186,17 +186,21 @@ def _errors_of_training(run: Run, pacer: Pacer, checkpoint: Path | None) -> Iter
 
 
 def _not_written(run: Run, error: OSError) -> Exception:
-    """Return the error for a file of the run that cannot be written; others are returned as is."""
-    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
-    is_of_run = not name or real_path(Path(name)).is_relative_to(real_path(run.folder))
+    """Return the error for a file of the run that cannot be written; others are returned as is.
+
+    Among the others are those of the standard output, such as a pipe that its reader has closed.
+    """
     if not run.folder.is_dir():
         return removed_run(run)
+    is_full = is_disk_full(error)
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    is_of_run = real_path(Path(name)).is_relative_to(real_path(run.folder)) if name else is_full
     if not is_of_run:
         return error
     return RunError(
         f"{name or run.folder} cannot be written: {reason(error)}.",
         code="run_not_written",
-        hint="Free some disk space.",
+        hint="Free some disk space." if is_full else "Check the permissions and the disk.",
         continuation=run.continuation,
     )
 

@@ -1,8 +1,10 @@
 """Training within the memory, damaged checkpoints and Ctrl-C."""
 
 import csv
+import errno
 import itertools
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -212,3 +214,31 @@ def die_in(epoch):
         start(module)
 
     return on_train_epoch_start
+
+
+def name_of_error(tmp_path, error):
+    """Code or class of what a training raises if this exception ends it."""
+    (tmp_path / "run").mkdir()
+    try:
+        with trainer._errors_of_training(Run(tmp_path / "run"), None, None):
+            raise error
+    except Exception as raised:
+        return raised.code if isinstance(raised, RunError) else type(raised).__name__
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "expected"),
+    [
+        (errno.EPIPE, None, "BrokenPipeError"),  # `ushape train data | head -3`
+        (errno.EIO, None, "OSError"),
+        (errno.ENOSPC, None, "run_not_written"),  # Of the log of TensorBoard.
+        (errno.EDQUOT, None, "run_not_written"),
+        (errno.EIO, "run/metrics.csv", "run_not_written"),
+        (errno.EACCES, "run/metrics.csv", "run_not_written"),
+        (errno.ENOSPC, "elsewhere", "OSError"),
+        (errno.ENOENT, "images/a.png", "FileNotFoundError"),
+    ],
+)
+def test_only_errors_of_the_run_or_of_a_full_disk_are_about_the_run(tmp_path, code, name, expected):
+    path = None if name is None else str(tmp_path / name)
+    assert name_of_error(tmp_path, OSError(code, os.strerror(code), path)) == expected
