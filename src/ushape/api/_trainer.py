@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from ushape.console import Console
-from ushape.data.cache import SampleStore, load_cases
+from ushape.data.cache import SampleStore, load_cases, memory_of
 from ushape.data.preprocessing import OnRead
 from ushape.evaluation.baselines import BaselineSampler, save_baselines
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
+from ushape.training.loaders import with_fitting_loaders
 from ushape.training.ranks import Rank
 from ushape.training.trainer import FitResult, fit
 from ushape.training.trials import Train, Weights
@@ -53,6 +54,9 @@ def open_cases(
     training_store = load(training, on_read=on_read, patch_source=patch_source)
     validation_store = load(validation)
     class_pixels = np.asarray([fact.class_pixels for fact in training])
+    kept_bytes = 0.0
+    if training_store.keep:
+        kept_bytes = memory_of(training, plan.preprocessing, plan.recipe.network.dims)
 
     def say_and_pass_on(plan: Plan, row: dict[str, Any]) -> None:
         console.say(_epoch_line(row, plan))
@@ -62,7 +66,7 @@ def open_cases(
         plan: Plan, run: Run, initial: Weights | None, budget_s: float | None, resume: bool = True
     ) -> FitResult:
         return fit(
-            plan,
+            with_fitting_loaders(plan, kept_bytes, console.say),
             run,
             training_store,
             validation_store,

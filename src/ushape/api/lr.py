@@ -17,6 +17,7 @@ from ushape.formatting import pluralize
 from ushape.planning.hardware import reuse_freed_memory
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
+from ushape.training.loaders import with_fitting_loaders
 from ushape.training.lr_finder import LRFinderConfig, LRFinderResult, range_test
 from ushape.types import CaseFacts
 
@@ -104,6 +105,7 @@ def _sweep(
 ) -> LRFinderResult:
     store = SampleStore([fact.case for fact in facts], plan.preprocessing, keep=False)
     class_pixels = np.asarray([fact.class_pixels for fact in facts])
+    plan = with_fitting_loaders(plan, 0, lambda line: None)
     return range_test(plan, store, class_pixels, limits, on_progress)
 
 

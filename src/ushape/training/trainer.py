@@ -64,6 +64,12 @@ LOGGED = {
 KILLED_LOADER = re.compile("DataLoader worker .*(killed|exited unexpectedly)", re.DOTALL)
 """Message of PyTorch if a process that loads patches has ended."""
 
+NO_SHARED_MEMORY = re.compile(
+    "out of shared memory|insufficient shared memory|unable to (allocate|resize|write|stretch).*"
+    "(shared memory|/torch_)"
+)
+"""Messages of PyTorch if a batch does not fit into the memory that processes share."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
@@ -180,6 +186,8 @@ def _errors_of_training(run: Run, pacer: Pacer, checkpoint: Path | None) -> Iter
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         if checkpoint is not None and not pacer.has_started:  # It was being restored.
             raise damaged_checkpoint(checkpoint) from error
+        if NO_SHARED_MEMORY.search(str(error)):
+            raise _no_shared_memory(run) from None
         if KILLED_LOADER.search(str(error)):
             raise _killed_loader(run) from None
         raise
@@ -210,6 +218,15 @@ def _killed_loader(run: Run) -> RunError:
         "A process that loads patches was killed, probably because memory ran out.",
         code="loader_killed",
         hint="Close other programs. If it happens again, train with --set train.workers=0.",
+        continuation=run.continuation,
+    )
+
+
+def _no_shared_memory(run: Run) -> RunError:
+    return RunError(
+        "The processes that load patches have filled the shared memory (/dev/shm).",
+        code="shared_memory_full",
+        hint="Start the container with more of it, such as docker run --shm-size=8g or --ipc=host.",
         continuation=run.continuation,
     )
 

@@ -242,3 +242,28 @@ def name_of_error(tmp_path, error):
 def test_only_errors_of_the_run_or_of_a_full_disk_are_about_the_run(tmp_path, code, name, expected):
     path = None if name is None else str(tmp_path / name)
     assert name_of_error(tmp_path, OSError(code, os.strerror(code), path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that "
+            "dataloader's workers are out of shared memory. Please try to raise your limit.",
+            "shared_memory_full",
+        ),
+        (
+            "Caught RuntimeError in DataLoader worker process 0.\nRuntimeError: unable to allocate "
+            "shared memory(shm) for file </torch_1_2_3>: No space left on device (28)",
+            "shared_memory_full",
+        ),
+        (
+            "unable to write to file </torch_1_2_3>: No space left on device (28)",
+            "shared_memory_full",
+        ),
+        ("DataLoader worker (pid 7) is killed by signal: Killed.", "loader_killed"),
+        ("unable to open shared memory object </torch_1>: Too many open files", "RuntimeError"),
+    ],
+)
+def test_full_shared_memory_is_not_taken_for_full_main_memory(tmp_path, message, expected):
+    assert name_of_error(tmp_path, RuntimeError(message)) == expected
