@@ -14,6 +14,7 @@ from ushape.errors import ConfigError, DataError, RunError
 from ushape.formatting import pluralize
 from ushape.io.files import read_json, real_path, write_json
 from ushape.io.lock import locked
+from ushape.io.names import comparable, tells_names_apart
 from ushape.io.remote import RemoteFile, RemoteFolder, require_space
 
 FOLDER_VARIABLE = "USHAPE_REMOTE_FOLDER"
@@ -154,7 +155,19 @@ def _list_files(remote: RemoteFolder) -> dict[str, RemoteFile]:
             code="remote_failed",
             hint="Name the folder without '.' and '..'.",
         )
-    return files
+    return _without_alike(remote, files)
+
+
+def _without_alike(remote: RemoteFolder, files: dict[str, RemoteFile]) -> dict[str, RemoteFile]:
+    """Leave out files whose copies would overwrite others, since a disk ignores case in names."""
+    owners: dict[str, str] = {}
+    for name in files:
+        owners.setdefault(comparable(name), name)
+    if len(owners) == len(files) or tells_names_apart(copies_folder()):
+        return files
+    kept = set(owners.values())
+    remote.left_out += [name for name in files if name not in kept]
+    return {name: file for name, file in files.items() if name in kept}
 
 
 def _update(
@@ -176,7 +189,10 @@ def _update(
 
 def _tell_left_out(remote: RemoteFolder, say: Callable[[str], None]) -> None:
     for name in remote.left_out:
-        say(f"Warning: {remote.url}/{name} was left out: a local file cannot have this name.")
+        say(
+            f"Warning: {remote.url}/{name} was left out: a local file cannot have this name, or "
+            "not beside another one that differs from it only in upper and lower case."
+        )
 
 
 def _missing(folder: Path, files: Mapping[str, RemoteFile]) -> list[RemoteFile]:

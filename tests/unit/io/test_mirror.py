@@ -214,3 +214,14 @@ def test_names_that_are_left_out_are_told(memory, monkeypatch):
     said = []
     copied("memory://bucket/data", said.append)
     assert any("memory://bucket/data//b.png" in line for line in said)
+
+
+def test_second_of_two_names_that_the_disk_takes_for_the_same_is_left_out(memory, monkeypatch):
+    memory.pipe({"/bucket/data/images/A.png": b"other"})
+    said = []
+    monkeypatch.setattr(module, "tells_names_apart", lambda folder: False)
+    folder = copied("memory://bucket/data", said.append)
+    assert contents(folder) == {"images/A.png": b"other", "masks/a.png": b"mask"}
+    assert "images/a.png was left out" in said[-1]
+    monkeypatch.setattr(module, "tells_names_apart", lambda folder: True)
+    assert contents(copied("memory://bucket/data", print))["images/a.png"] == b"image"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -105,13 +104,6 @@ class Difference:
 
 def _divides_number(left: str, right: str) -> bool:
     return left[-1:].isdigit() and right[:1].isdigit()
-
-
-def comparable(name: str) -> str:
-    """Return a name in the form in which names are compared: composed, without upper case."""
-    if name.isascii():
-        return name.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def rank_differences(

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ushape.data.layouts.differences import Difference, comparable, rank_differences
+from ushape.data.layouts.differences import Difference, rank_differences
 from ushape.data.layouts.names import has_image_word, strip_image_word, strip_mask_word
 from ushape.errors import DataError
+from ushape.io.names import comparable
 
 MIN_SUPPORT = 3
 """Number of masks that must have the same difference from their image before it is inferred."""

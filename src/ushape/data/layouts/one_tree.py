@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch, index_masks, pair_files
 from ushape.data.layouts.candidates import Candidate, choose_masks, holds_few_values
-from ushape.data.layouts.differences import Difference, common_start, comparable, rank_differences
+from ushape.data.layouts.differences import Difference, common_start, rank_differences
 from ushape.data.layouts.listing import images_below
 from ushape.data.layouts.matching import MIN_SUPPORT
 from ushape.data.layouts.names import (
@@ -21,6 +21,7 @@ from ushape.data.layouts.names import (
 )
 from ushape.errors import DataError
 from ushape.formatting import quoted
+from ushape.io.names import comparable
 
 NEARLY_ALL = 0.8
 """Share of all files in two folders from which these are a folder of images and one of masks."""

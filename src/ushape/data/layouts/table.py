@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch, index_images
-from ushape.data.layouts.differences import comparable
 from ushape.data.layouts.listing import entries_of
 from ushape.data.layouts.names import SPLIT_WORDS, key_below
 from ushape.errors import DataError
 from ushape.formatting import pluralize, quoted, reason
+from ushape.io.names import comparable
 from ushape.io.text_files import first_line, open_text, separator_of
 from ushape.types import Split
 

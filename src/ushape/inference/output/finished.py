@@ -11,6 +11,7 @@ from ushape.data.layouts.listing import is_cellpose_result, is_hidden
 from ushape.inference.output.manifest import Manifest
 from ushape.io import is_image
 from ushape.io.files import real_path
+from ushape.io.names import comparable, tells_names_apart
 
 
 def masks_of_finished(folders: Sequence[Path], log: Manifest) -> list[str] | None:
@@ -32,7 +33,9 @@ def masks_of_finished(folders: Sequence[Path], log: Manifest) -> list[str] | Non
     masks: list[str] = []
     if not all(_add_masks(folder, "", log, masks) for folder in folders):
         return None
-    are_unique = len(set(map(os.path.normcase, masks))) == len(masks)
+    are_unique = len(set(map(comparable, masks))) == len(masks) or (
+        len(set(map(os.path.normcase, masks))) == len(masks) and tells_names_apart(log.folder)
+    )
     return masks if masks and are_unique else None
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from ushape.inference.output.zarr_labels import (
 from ushape.inference.predictor import Predictor
 from ushape.inference.streaming import StreamedPrediction, count_missing
 from ushape.io.files import real_path, refuse_existing_output, remove_leftovers, write_bytes
+from ushape.io.names import comparable, tells_names_apart
 from ushape.io.orientation import as_stored
 from ushape.io.rle import RowRuns, SubmissionWriter
 from ushape.io.streaming import Bands
@@ -408,7 +409,10 @@ class PredictionWriter:
     def _check_nothing_overwritten(self, inputs: Sequence[Input]) -> None:
         left = [image for image in inputs if not self.is_done(image)]
         sources = {without_suffix(image.case.image) for image in inputs} if left else set()
+        sources_alike = {comparable(str(source)) for source in sources}
         owners: dict[Path, Path] = {}
+        alike: dict[str, Path] = {}
+        are_apart = cache(tells_names_apart)
         if self.manifest is not None and not (self.manifest.is_ours or self.config.overwrite):
             writes_table = self.config.table or self.config.uncertainty
             refuse_existing_output(self.manifest.folder / IMAGES_TABLE, not writes_table)
@@ -416,7 +420,9 @@ class PredictionWriter:
         for image in left:
             path = image.case.image
             for target in self.paths.of_image(image.below):
-                if without_suffix(target) in sources:
+                stem = without_suffix(target)
+                is_alike = comparable(str(stem)) in sources_alike
+                if stem in sources or (is_alike and not are_apart(target.parent)):
                     raise RunError(
                         f"{target} would replace an image, or get the same name beside it.",
                         code="output_is_input",
@@ -425,6 +431,15 @@ class PredictionWriter:
                 if owners.setdefault(target, path) != path:
                     raise DataError(
                         f"{owners[target]} and {path} would both be written to {target}.",
+                        code="equal_output_names",
+                        hint="Rename one of them, or predict them into different folders.",
+                    )
+                other = alike.setdefault(comparable(str(target)), target)
+                if other != target and not are_apart(target.parent):
+                    raise DataError(
+                        f"{owners[other]} and {path} would both be written to {target}: this disk "
+                        "does not distinguish names by upper and lower case, or by the form of "
+                        "their accents.",
                         code="equal_output_names",
                         hint="Rename one of them, or predict them into different folders.",
                     )

@@ -3,6 +3,7 @@ import os
 import pytest
 
 from ushape.data.inputs import find_inputs
+from ushape.inference.output import finished
 from ushape.inference.output.finished import masks_of_finished
 from ushape.inference.output.manifest import MANIFEST_FILE, Manifest
 
@@ -94,6 +95,17 @@ def test_equal_names_and_no_images_are_left_to_the_listing(images, output, tmp_p
     (images / "b.jpg").write_bytes(b"b")
     finish(output, "b.jpg", images / "b.jpg", "b.png")
     assert masks_in(output, images) is None  # Both images have the mask b.png.
+
+
+def test_names_that_the_disk_takes_for_the_same_are_left_to_the_listing(
+    images, output, tmp_path, monkeypatch
+):
+    (images / "b.jpg").write_bytes(b"b")
+    finish(output, "b.jpg", images / "b.jpg", "B.png")
+    monkeypatch.setattr(finished, "tells_names_apart", lambda folder: True)
+    assert masks_in(output, images) is not None
+    monkeypatch.setattr(finished, "tells_names_apart", lambda folder: False)
+    assert masks_in(output, images) is None  # The masks b.png and B.png are one file.
 
 
 def test_names_that_are_not_unicode_are_found_in_the_log(output, images):

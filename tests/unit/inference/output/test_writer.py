@@ -15,7 +15,7 @@ from ushape.api.load import Result
 from ushape.data.inputs import Input
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.inference import band_separation
-from ushape.inference.output import OutputConfig
+from ushape.inference.output import OutputConfig, writer
 from ushape.inference.output.manifest import MANIFEST_FILE
 from ushape.inference.output.streamed_objects import check_streamed_objects, settings_for_bands
 from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter, _as_stored
@@ -23,6 +23,7 @@ from ushape.inference.separation import SEPARATED
 from ushape.inference.streaming import StreamedPrediction
 from ushape.instances.label import ObjectConfig
 from ushape.io import ome_zarr
+from ushape.io.names import tells_names_apart
 from ushape.io.orientation import as_displayed
 from ushape.io.streaming import open_bands
 from ushape.labels import LabelSpace
@@ -119,6 +120,29 @@ def test_prediction_writer_keeps_existing_outputs(tmp_path):
     with raises_code(RunError, "output_is_input"):
         write_all(inputs, folder=tmp_path / "in")
     write_all(inputs, made_by={"weights": "others"}, folder=tmp_path / "out", overwrite=True)
+
+
+@pytest.mark.parametrize("names", [("a.png", "A.png"), ("\u00e9.png", "e\u0301.png")])
+def test_names_that_the_disk_takes_for_the_same_are_refused(tmp_path, monkeypatch, names):
+    inputs = [
+        one for number, name in enumerate(names) for one in inputs_of(tmp_path / str(number), name)
+    ]
+    monkeypatch.setattr(writer, "tells_names_apart", lambda folder: False)
+    with raises_code(DataError, "equal_output_names"):
+        write_all(inputs, folder=tmp_path / "out")
+
+
+def test_image_of_a_name_that_the_disk_takes_for_that_of_a_mask_is_kept(tmp_path, monkeypatch):
+    (image,) = inputs_of(tmp_path / "in", "A.png")
+    monkeypatch.setattr(writer, "tells_names_apart", lambda folder: False)
+    with raises_code(RunError, "output_is_input"):
+        write_all([replace(image, below=Path("a.png"))], folder=tmp_path / "in")
+
+
+@pytest.mark.skipif(not tells_names_apart(Path.cwd()), reason="this disk ignores case")
+def test_names_that_the_disk_tells_apart_are_written(tmp_path):
+    inputs = inputs_of(tmp_path / "in", "a.png", "A.png")
+    assert len(write_all(inputs, folder=tmp_path / "out")) == 2
 
 
 def test_prediction_writer_refuses_equal_output_names(tmp_path):
