@@ -231,7 +231,9 @@ def _rows_of(partial: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _lock(file: FileIO, path: Path) -> None:
-    """Lock a file until the process ends; Windows has no such lock, so nothing is locked there.
+    """Lock a file until the process ends.
+
+    Nothing is locked on Windows, and on file systems without such locks.
 
     Raises:
         RunError: if another process has locked it.
@@ -240,12 +242,15 @@ def _lock(file: FileIO, path: Path) -> None:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
+        file.close()
         raise RunError(
             f"{path} is being written by another process.",
             code="output_locked",
             hint="Wait until it has ended, or choose another name for --rle.",
         ) from None
+    except OSError:  # The file system has no locks.
+        return
 
 
 def _line_of(name: str, runs: str) -> bytes:

@@ -1,4 +1,5 @@
 import csv
+import errno
 import os
 import subprocess
 import sys
@@ -219,3 +220,26 @@ def test_row_of_an_earlier_writer_is_replaced(tmp_path):
     with SubmissionWriter(path):
         pass
     assert list(read_submission(path)) == [("a", "")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such lock")
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_file_system_without_locks_is_not_taken_for_another_process(tmp_path, monkeypatch, code):
+    def refuse(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with SubmissionWriter(tmp_path / "x.csv") as writer:
+        writer.write("a.png", MASK)
+    assert read_submission(tmp_path / "x.csv") == [("a.png", "2 3 6 1")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such lock")
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EACCES])
+def test_locked_submission_is_refused(tmp_path, monkeypatch, code):
+    def refuse(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with raises_code(RunError, "output_locked"):
+        SubmissionWriter(tmp_path / "x.csv")
