@@ -79,14 +79,13 @@ def find_inputs(
         read: Function that reads an image, to count its channels.
 
     Raises:
-        DataError: if a path does not exist, if there are no images, or if two results would have
-            the same name.
+        DataError: if a path does not exist, if there are no images, if there is no standard input,
+            or if two results would have the same name.
     """
     found: list[Input] = []
     for path in named:
         if path == STANDARD_INPUT:
-            lines = [line.strip() for line in sys.stdin]
-            for listed in (Path(line) for line in lines if line):
+            for listed in _listed_on_input():
                 found += _find_in(listed, channels, dims, on_note, read)
         else:
             found += _find_in(path, channels, dims, on_note, read)
@@ -105,6 +104,29 @@ def find_inputs(
     found = _without_channel_number(found)
     _refuse_equal_names(found)
     return found
+
+
+def _listed_on_input() -> list[Path]:
+    """Return the paths on standard input, one per line, which need not be valid UTF-8.
+
+    Raises:
+        DataError: if there is no standard input.
+    """
+    if sys.stdin is None:
+        raise DataError(
+            "There is no standard input from which names can be read.",
+            code="no_standard_input",
+            hint="Name the images, or pass their names through a pipe: "
+            "ls scans/*.tif | ushape predict RUN -",
+        )
+    buffer = getattr(sys.stdin, "buffer", None)  # Notebooks replace the standard input by text.
+    if buffer is None:
+        lines = sys.stdin.read().splitlines()
+    elif os.name == "nt":
+        lines = buffer.read().decode(sys.stdin.encoding, "replace").splitlines()
+    else:
+        lines = [os.fsdecode(line.removesuffix(b"\r")) for line in buffer.read().split(b"\n")]
+    return [Path(line) for line in lines if line.strip()]
 
 
 def _without_repeated(inputs: Sequence[Input]) -> list[Input]:

@@ -1,4 +1,5 @@
 import io as streams
+import os
 import struct
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 import SimpleITK
 import tifffile
 
+from codes import raises_code
 from dicoms import save_series
 from ushape import io
 from ushape.data.inputs import STANDARD_INPUT, find_inputs, group_inputs
@@ -47,6 +49,27 @@ def test_find_inputs_reads_tables_and_standard_input(make, monkeypatch):
     assert error.value.code == "missing_columns"
     monkeypatch.setattr(sys, "stdin", streams.StringIO(f"{folder}/p1/a.png\n\n{folder}/p2\n"))
     assert below(STANDARD_INPUT) == ["a.png", "b.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes")
+def test_names_on_standard_input_are_bytes_and_keep_their_spaces(make, monkeypatch):
+    folder = make("a.png", " b .png")
+    names = [b"a.png", b" b .png"]
+    try:
+        (folder / os.fsdecode(b"\xff.png")).write_bytes((folder / "a.png").read_bytes())
+        names.append(b"\xff.png")
+    except OSError:  # The file system allows only names in Unicode.
+        pass
+    listed = b"\n\n".join(names) + b"\r\n"
+    monkeypatch.setattr(sys, "stdin", streams.TextIOWrapper(streams.BytesIO(listed), "utf-8"))
+    monkeypatch.chdir(folder)
+    assert below(STANDARD_INPUT) == [os.fsdecode(name) for name in names]
+
+
+def test_closed_standard_input_is_an_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with raises_code(DataError, "no_standard_input"):
+        below(STANDARD_INPUT)
 
 
 def test_find_inputs_joins_channels_if_the_model_reads_more(make):
