@@ -257,9 +257,26 @@ def _is_left_over(path: Path, match: re.Match[str]) -> bool:
     if match["machine"] in (None, machine_mark()):
         return not psutil.pid_exists(int(match["process"]))
     try:
-        return time.time() - path.lstat().st_mtime > FOREIGN_LEFTOVER_S
+        return time_of_server(path.parent) - path.lstat().st_mtime > FOREIGN_LEFTOVER_S
     except OSError:
         return False
+
+
+def time_of_server(folder: Path) -> float:
+    """Return the present time in seconds by the clock that dates the files of a folder.
+
+    On a network file system, this is the clock of the server, which may differ from that of this
+    machine. A file is created for a moment to read it.
+    """
+    probe = temporary_name(folder / "time")
+    try:
+        probe.touch()
+        return probe.lstat().st_mtime
+    except OSError:  # The folder cannot be written to.
+        return time.time()
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def remove_quietly(path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ushape.errors import RunError
 from ushape.formatting import reason
-from ushape.io.files import LEFTOVER, real_path
+from ushape.io.files import LEFTOVER, real_path, time_of_server
 from ushape.io.processes import is_running, start_time
 
 LOCK_FILE = ".ushape.lock"
@@ -200,13 +200,18 @@ def _is_locked_locally(path: Path) -> bool:
 
 
 def _seconds_unchanged(folder: Path) -> float:
-    """Return for how many seconds no file or folder below a folder has been written."""
+    """Return for how many seconds no file or folder below a folder has been written.
+
+    All times are those of the clock that dates the files, which is that of the server on a network
+    file system.
+    """
     latest = 0.0
     for root, _, names in os.walk(folder):
         for path in (Path(root), *(Path(root, name) for name in names)):
             with contextlib.suppress(OSError):  # Removed in the meantime.
                 latest = max(latest, path.lstat().st_mtime)
-    return time.time() - latest
+    # Beside the folder, whose own time would change.
+    return time_of_server(folder.parent) - latest
 
 
 def _is_same_file(file: int, path: Path) -> bool:

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -52,6 +53,20 @@ def test_remove_leftovers_removes_only_those_of_dead_processes(tmp_path):
     assert ours.exists()
     assert other.exists()  # Rows of a submission, to be continued.
     remove_leftovers(tmp_path / "nothing there")
+
+
+@pytest.mark.parametrize("wrong_s", [-30 * 3600.0, 30 * 3600.0])
+def test_age_of_leftovers_does_not_depend_on_the_clock_of_this_machine(
+    tmp_path, monkeypatch, wrong_s
+):
+    real = time.time
+    new, old = (tmp_path / f".{name}.png.1-1-00000000.part" for name in "ab")
+    for path, age_s in ((new, 23 * 3600.0), (old, 25 * 3600.0)):
+        path.touch()
+        os.utime(path, (real() - age_s,) * 2)
+    monkeypatch.setattr(files.time, "time", lambda: real() + wrong_s)
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [new]
 
 
 def test_remove_leftovers_restores_a_folder_that_was_about_to_be_replaced(tmp_path):

@@ -206,6 +206,22 @@ def test_folder_of_another_machine_is_in_use_until_it_is_silent_for_long(tmp_pat
 
 
 @pytest.mark.usefixtures("without_locks_between_machines")
+@pytest.mark.parametrize("wrong_s", [-7200.0, 7200.0])
+def test_age_of_a_folder_does_not_depend_on_the_clock_of_this_machine(
+    tmp_path, monkeypatch, wrong_s
+):
+    real = time.time
+    leave(tmp_path / "new", 3500.0, host="another")
+    leave(tmp_path / "old", 3700.0, host="another")
+    monkeypatch.setattr(time, "time", lambda: real() + wrong_s)
+    for _ in range(2):  # The first look does not change the age.
+        with raises_code(RunError, "folder_in_use"), locked(tmp_path / "new", silent_s=3600.0):
+            pass
+    with locked(tmp_path / "old", silent_s=3600.0):
+        pass
+
+
+@pytest.mark.usefixtures("without_locks_between_machines")
 def test_folder_of_another_machine_counts_as_free_if_no_time_is_stated(tmp_path):
     leave(tmp_path / "run", host="another")
     with locked(tmp_path / "run"):
