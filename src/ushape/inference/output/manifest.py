@@ -189,6 +189,9 @@ class Manifest:
 
     def forget(self) -> None:
         """Ignore all lines, because everything will be written again."""
+        for name, line in self._last.items():  # New lines are later.
+            known = self._last_of_others.get(name, 0.0)
+            self._last_of_others[name] = max(known, _time_of(line))
         self._last = {}
 
     def begin(self, below: Path, case: Case) -> None:
@@ -252,8 +255,10 @@ class Manifest:
         return (json.dumps({"made_by": self.made_by}) + "\n").encode()
 
     def _append(self, line: Line) -> None:
-        # Later than the lines of other calls, also if the clock of this machine is slow.
-        now = max(time.time(), self._last_of_others.get(line["image"], 0.0) + 0.001)
+        # Later than the lines of all calls, also if the clock of this machine is slow.
+        name = line["image"]
+        known = max(self._last_of_others.get(name, 0.0), _time_of(self._last.get(name, b"")))
+        now = max(time.time(), known + 0.001)
         content = (json.dumps({**line, "time": round(now, 3)}) + "\n").encode()
         try:
             if not self._has_header:  # Written with the first image.

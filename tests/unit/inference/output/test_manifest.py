@@ -153,12 +153,31 @@ def test_log_that_grows_while_it_is_merged_is_kept(case, output):
 def test_last_of_the_lines_in_several_logs_counts(case, output, monkeypatch):
     monkeypatch.setattr("ushape.inference.output.manifest.time.time", lambda: 100.0)
     predict_part(output, case, "a.png", "1-of-2")
+    earlier = [Manifest(output, {}, part="1-of-2") for _ in range(8)]  # Logs have random names.
     case.image.write_bytes(b"another image")
     monkeypatch.setattr("ushape.inference.output.manifest.time.time", lambda: 200.0)
     predict_part(output, case, "a.png", "1-of-3")
-    for _ in range(8):  # Logs have random names.
+    for one in earlier:
         monkeypatch.setattr("ushape.inference.output.manifest.time.time", lambda: 150.0)
-        Manifest(output, {}, part="1-of-2").begin(Path("a.png"), case)
+        one.begin(Path("a.png"), case)
+        assert Manifest(output, {}).is_done(Path("a.png"), case)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_new_lines_of_the_same_call_are_later_although_the_clock_is_slow(
+    case, output, monkeypatch, forgets
+):
+    monkeypatch.setattr("ushape.inference.output.manifest.time.time", lambda: 2e9)
+    predict_part(output, case, "a.png", "1-of-2")
+    case.image.write_bytes(b"another image")
+    monkeypatch.setattr("ushape.inference.output.manifest.time.time", lambda: 1e9)
+    for _ in range(8):  # Logs have random names.
+        manifest = Manifest(output, {}, part="1-of-3")
+        if forgets:
+            manifest.forget()
+        manifest.begin(Path("a.png"), case)
+        assert not Manifest(output, {}).is_done(Path("a.png"), case)
+        manifest.finish(Path("a.png"), case, [], [])
         assert Manifest(output, {}).is_done(Path("a.png"), case)
 
 
