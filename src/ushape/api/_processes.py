@@ -209,7 +209,7 @@ class Team:
                         "validation": [fact.case.id for fact in validation],
                         "code": code,
                         "initial": path,
-                        "deadline": None if budget_s is None else time.time() + budget_s,
+                        "budget_s": budget_s,
                         "resume": resume,
                         "quiet": self.quiet,
                         "address": self.place.address if self.place else "127.0.0.1",
@@ -303,8 +303,12 @@ class Processes:
             if key not in LAUNCHER and not key.startswith("TORCHELASTIC_")
         }
         environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # Advice to developers.
+        budget_s = request["budget_s"]
+        # By the clock of this machine that is never set, which all its processes share.
+        deadline = None if budget_s is None else time.monotonic() + budget_s
         for rank, device_index in ranks.items():
             own = {"rank": rank, "device_index": device_index, "neighbors": neighbors}
+            own["deadline"] = deadline
             path = Path(self.folder.name) / f"request-{rank}.json"
             path.write_text(json.dumps({**request, **own, "report": str(self._report_path(rank))}))
             self._running[rank] = subprocess.Popen(

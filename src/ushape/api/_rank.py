@@ -92,9 +92,14 @@ def _train(request: dict[str, Any]) -> FitResult:
     console = Console(quiet=request["quiet"] or index > 0)
     train_in, _ = open_training(source, plan, training, validation, console, rank)
     initial = None if request["initial"] is None else read_weights(Path(request["initial"]))
+    run, budget_s = Run(Path(request["run"])), _seconds_left(request)
+    return train_in(plan, run, initial, budget_s, request["resume"])
+
+
+def _seconds_left(request: dict[str, Any]) -> float | None:
+    """Return how long the training may take from now on; None: there is no limit."""
     deadline = request["deadline"]
-    budget_s = None if deadline is None else max(1.0, deadline - time.time())
-    return train_in(plan, Run(Path(request["run"])), initial, budget_s, request["resume"])
+    return None if deadline is None else max(1.0, deadline - time.monotonic())
 
 
 if __name__ == "__main__":

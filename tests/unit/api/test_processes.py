@@ -1,12 +1,17 @@
-"""Causes of a failure of processes that train together."""
+"""Requests to processes that train together, and causes of their failure."""
 
+import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from codes import raises_code
+from ushape.api import _processes
 from ushape.api._launcher import Place
-from ushape.api._processes import Team, result_of
+from ushape.api._processes import Processes, Team, result_of
+from ushape.api._rank import _seconds_left
 from ushape.errors import RunError
 from ushape.planning.run import Run
 
@@ -73,3 +78,19 @@ def test_result_of_raises_the_cause_instead_of_what_followed_from_it():
         result(FAILURE, {"kind": "interrupt"})
     with pytest.raises(RuntimeError, match="Process 1 of 2"):
         result(FAILURE, RESULT)
+
+
+def test_time_limit_is_kept_although_the_clock_is_set_while_the_processes_start(monkeypatch):
+    passed_s, real = 0.0, time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: real + passed_s)
+    monkeypatch.setattr(
+        _processes.subprocess, "Popen", lambda *arguments, **options: SimpleNamespace(stdin=None)
+    )
+    processes = Processes({0: 0, 1: 1}, {"budget_s": 30.0}, 2)
+    passed_s = 10.0
+    monkeypatch.setattr(time, "time", lambda: 4e9)  # The clock was set to the year 2096.
+    for rank in (0, 1):
+        request = json.loads(Path(processes.folder.name, f"request-{rank}.json").read_text())
+        assert _seconds_left(request) == pytest.approx(20.0)
+    processes.folder.cleanup()
+    assert _seconds_left({"deadline": None}) is None
