@@ -108,6 +108,7 @@ class Jobs:
                 )
             command = [sys.executable, "-m", module, *arguments]
             environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "100"}
+            environment["PYTHONIOENCODING"] = "utf-8"  # As `lines` reads it, also on Windows.
             with self.output.open("wb") as output:
                 self._process = subprocess.Popen(
                     command,

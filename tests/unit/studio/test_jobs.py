@@ -118,3 +118,11 @@ def test_curves_are_read_from_the_log_of_a_run(tmp_path):
         "epoch,step,loss,validation_dice\n1,10,0.5,0.25\n2,20,nan,0.75\n"
     )
     assert curves_of(tmp_path) == {"loss": [(10, 0.5)], "dice": [(10, 0.25), (20, 0.75)]}
+
+
+def test_output_has_all_letters_whatever_encoding_the_system_uses(jobs, program, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")  # As files on Windows.
+    module = program("print('Gr\\u00f6\\u00dfe \\u00d7')")
+    jobs.start("check", [], module=module)
+    assert jobs.wait(30)
+    assert jobs.lines() == ["Gr\u00f6\u00dfe \u00d7"]
