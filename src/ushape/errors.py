@@ -137,6 +137,13 @@ LESS_MEMORY = (
 """Hint of errors about memory."""
 
 
+MAIN_GUARD = (
+    'In a Python script on macOS and Windows, call ushape below `if __name__ == "__main__":`, '
+    "because the processes import the script."
+)
+"""Part of the hint about processes that have ended: without it, they cannot start."""
+
+
 def require_address_space() -> None:
     """Check that the limit of virtual memory allows the libraries to be loaded.
 

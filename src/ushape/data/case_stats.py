@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from ushape.data.mask_stats import (
 from ushape.data.outline_fit import OutlineFit, fit_outline
 from ushape.data.reading import RGB, check_sizes, join_channels, read_first_file
 from ushape.data.spacing import factors_to, resampled_shape
-from ushape.errors import DataError
+from ushape.errors import MAIN_GUARD, DataError, UshapeError
 from ushape.formatting import natural_order
 from ushape.interrupts import ignore_terminal_signals
 from ushape.io.annotations import read_annotation
@@ -177,6 +178,9 @@ def scan_cases(
 
     Yields:
         The statistics, in the order of the cases.
+
+    Raises:
+        UshapeError: if one of the processes is killed, or cannot start.
     """
     scan = partial(scan_case, ignore=ignore)
     if workers < 2 or len(cases) < WORTH_PROCESSES:
@@ -184,8 +188,17 @@ def scan_cases(
         return
     # Forked workers start immediately; elsewhere the default start method is used.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-        yield from pool.map(scan, cases, chunksize=8)
+    try:
+        with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
+            yield from pool.map(scan, cases, chunksize=8)
+    except BrokenProcessPool:
+        raise UshapeError(
+            f"One of the {workers} processes that read the images has ended unexpectedly, probably "
+            "because memory ran out.",
+            code="scan_process_ended",
+            hint="Close other programs, or set the environment variable OMP_NUM_THREADS=1 to read "
+            f"the images in a single process. {MAIN_GUARD}",
+        ) from None
 
 
 def _start_worker() -> None:

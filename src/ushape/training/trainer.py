@@ -26,7 +26,7 @@ from torch import Tensor
 from ushape.config import resolved
 from ushape.console import Console
 from ushape.data.cache import SampleStore
-from ushape.errors import PlanError, RunError, is_disk_full
+from ushape.errors import MAIN_GUARD, PlanError, RunError, is_disk_full
 from ushape.formatting import reason
 from ushape.interrupts import at_first_interrupt
 from ushape.io.files import real_path
@@ -217,7 +217,8 @@ def _killed_loader(run: Run) -> RunError:
     return RunError(
         "A process that loads patches was killed, probably because memory ran out.",
         code="loader_killed",
-        hint="Close other programs. If it happens again, train with --set train.workers=0.",
+        hint="Close other programs. If it happens again, train with --set train.workers=0. "
+        + MAIN_GUARD,
         continuation=run.continuation,
     )
 

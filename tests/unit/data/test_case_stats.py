@@ -1,8 +1,14 @@
+import os
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from codes import raises_code
+from ushape.data import case_stats
 from ushape.data.case_stats import make_thumbnail, scan_case
+from ushape.errors import UshapeError
 from ushape.types import Case
 
 
@@ -14,6 +20,21 @@ def test_make_thumbnail_averages_channels_and_ignores_nan():
     assert thumbnail.shape == (32, 32)
     assert thumbnail[16, 16] == pytest.approx(4.0)
     assert np.isfinite(thumbnail).all()
+
+
+def end_at_once(case, ignore):
+    """Stand-in for a process that the memory limit of a container kills."""
+    os._exit(9)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not fork")
+def test_processes_that_are_killed_while_images_are_read_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(case_stats, "scan_case", end_at_once)
+    cases = [Case(id=str(number), image=tmp_path / "a.png") for number in range(64)]
+    with raises_code(UshapeError, "scan_process_ended") as caught:
+        list(case_stats.scan_cases(cases, 2))
+    assert "OMP_NUM_THREADS" in caught.value.hint
+    assert "__main__" in caught.value.hint
 
 
 def test_scan_case_measures_values_and_objects(tmp_path):
