@@ -33,7 +33,7 @@ class OnProgress(Protocol):
 class _Terminal(io.FileIO):
     """Terminal to which the command writes until it is closed."""
 
-    def write(self, content: Any) -> int | None:
+    def write(self, content: Any) -> int:
         """Write to the terminal; nothing is written once it is closed."""
         try:
             return super().write(content)

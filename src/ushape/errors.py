@@ -138,7 +138,7 @@ LESS_MEMORY = (
 
 
 MAIN_GUARD = (
-    'In a Python script on macOS and Windows, call ushape below `if __name__ == "__main__":`, '
+    'In a Python script on macOS and Windows, write the call below `if __name__ == "__main__":`, '
     "because the processes import the script."
 )
 """Part of the hint about processes that have ended: without it, they cannot start."""

@@ -89,7 +89,8 @@ def test_named_settings_exist():
 
 
 def test_options_in_messages_exist():
-    others = {"--array", "--memory-limit"}  # Of sbatch and `dask worker`.
+    # Of sbatch, `dask worker` and `docker run`.
+    others = {"--array", "--memory-limit", "--shm-size", "--ipc"}
     known = set.union(*OPTIONS.values()) | {"--version"} | others
     unknown = [
         (place, option)

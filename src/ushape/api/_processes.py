@@ -308,9 +308,9 @@ class Processes:
         deadline = None if budget_s is None else time.monotonic() + budget_s
         for rank, device_index in ranks.items():
             own = {"rank": rank, "device_index": device_index, "neighbors": neighbors}
-            own["deadline"] = deadline
+            limited = {**request, **own, "deadline": deadline}
             path = Path(self.folder.name) / f"request-{rank}.json"
-            path.write_text(json.dumps({**request, **own, "report": str(self._report_path(rank))}))
+            path.write_text(json.dumps({**limited, "report": str(self._report_path(rank))}))
             self._running[rank] = subprocess.Popen(
                 [sys.executable, "-m", "ushape.api._rank", str(path)],
                 stdin=subprocess.PIPE,  # Its end tells the process that this program has ended.
