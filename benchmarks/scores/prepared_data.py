@@ -109,7 +109,7 @@ def prepare(
     folder = work / ("objects" if objects else "data") / Path(name).name
     stated, table = folder / "set.json", folder / f"split-{seed}.csv"
     if not (stated.exists() and table.exists()):
-        found = _scan(name, work, data, objects)
+        found = scan_named(name, work, data, objects=objects)
         if not stated.exists():
             _write_files(found, folder, objects)
         _write_table(found, table, seed)
@@ -131,7 +131,7 @@ def prepare(
     )
 
 
-def _scan(name: str, work: Path, data: Path, objects: bool) -> DatasetStats:
+def scan_named(name: str, work: Path, data: Path, *, objects: bool = False) -> DatasetStats:
     """Return the statistics of a data set, which state its cases, classes and groups."""
     masks: Path | None = None
     if name == CELLS:

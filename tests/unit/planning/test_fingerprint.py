@@ -8,6 +8,7 @@ from ushape.planning.fingerprint import (
     ClassFacts,
     find_symmetry,
     round_trip_dice,
+    shared_direction,
     take_fingerprint,
 )
 
@@ -43,6 +44,43 @@ def test_find_symmetry_of_random_and_upright_images():
     assert find_symmetry(upright, groups) == ((1,), False)
     # Forty slices of two patients are not enough evidence.
     assert find_symmetry(upright, ["a", "b"] * 20) == ((0, 1), True)
+
+
+@pytest.mark.parametrize("groups", [3, 4, 6, 10])
+def test_find_symmetry_detects_a_clear_direction_of_few_groups(groups):
+    rng = np.random.default_rng(groups)
+    names = [str(index % groups) for index in range(5 * groups)]
+    noise = rng.standard_normal((len(names), 32, 32))
+    upright = noise + 2 * np.linspace(-1, 1, 32)[None, :, None]
+    assert find_symmetry(upright, names) == ((1,), False)
+    # Along x, it says that images cannot be rotated, but left and right are exchanged as usual.
+    assert find_symmetry(upright.transpose(0, 2, 1), names) == ((0, 1), False)
+
+
+@pytest.mark.parametrize("groups", [3, 4, 6, 10, 40])
+def test_find_symmetry_rarely_detects_a_direction_by_chance(groups):
+    # Gradients of illumination with a random direction in each group, as in microscopy.
+    rng = np.random.default_rng(groups)
+    x = np.linspace(-1, 1, 16)
+    found = 0
+    for _ in range(200):
+        angles = rng.uniform(0, 2 * np.pi, groups)
+        ramps = np.cos(angles)[:, None, None] * x[:, None] + np.sin(angles)[:, None, None] * x
+        images = rng.standard_normal((groups, 16, 16)) + ramps
+        found += find_symmetry(images, [str(index) for index in range(groups)]) != ((0, 1), True)
+    assert found <= 10
+
+
+def test_shared_direction_by_hand():
+    tops = np.array([[[1.0, 1.0], [-1.0, -1.0]]] * 3)
+    assert shared_direction(tops, np.flip(tops, 1)) == pytest.approx(1)
+    # Two groups in opposite directions: the mean difference is 0.
+    opposite = np.concatenate([tops[:1], -tops[:1]])
+    assert shared_direction(opposite, np.flip(opposite, 1)) == pytest.approx(-1)
+    # Differences of 4, 4 and -4 sum to 4: (4/3)^2 / (16/3) is a third, and (1/3 - 1) / 2 = -1/3.
+    mixed = np.concatenate([tops[:2], -tops[:1]])
+    assert shared_direction(mixed, np.flip(mixed, 1)) == pytest.approx(-1 / 3)
+    assert shared_direction(np.zeros((3, 2, 2)), np.zeros((3, 2, 2))) == 0
 
 
 def test_round_trip_dice_by_hand():
