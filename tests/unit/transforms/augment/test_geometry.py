@@ -77,6 +77,28 @@ def test_warp_that_scales_is_not_grid_aligned():
     assert not Warp(2 * np.eye(2), np.zeros(2), None, "linear").is_grid_aligned
 
 
+@pytest.mark.parametrize("patch_shape", [(64, 64), (30, 30, 30), (8, 64, 64), (256, 256)])
+def test_elastic_displacements_rarely_fold_small_patches(patch_shape):
+    config = GeometryConfig(**{**STILL, "elastic_probability": 1})
+    shape = [size + 100 for size in patch_shape]
+    positions = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")).astype(np.float32)
+    rng, pairs, folded = np.random.default_rng(0), 0, 0
+    for _ in range(20):
+        warp = draw_warp(config, patch_shape, rng)
+        patch, _ = cut(positions, None, [size / 2 for size in shape], patch_shape, warp)
+        for axis in range(len(patch_shape)):
+            steps = np.diff(patch[axis], axis=axis)
+            pairs, folded = pairs + steps.size, folded + (steps <= 0).sum()
+    assert folded < 0.005 * pairs
+
+
+def test_elastic_displacements_of_large_patches_have_the_stated_size():
+    config = GeometryConfig(**{**STILL, "elastic_probability": 1}, elastic_px=6)
+    rng = np.random.default_rng(0)
+    drawn = [draw_warp(config, (256, 192), rng).elastic for _ in range(200)]
+    assert np.std(drawn) == pytest.approx(6, rel=0.05)
+
+
 def test_elastic_of_amount_0_is_the_identity(picture):
     still = Warp(np.eye(2), np.zeros(2), np.zeros((2, 4, 4)), "linear")
     patch, classes = cut(picture, picture[0], (20, 25), (16, 20), still)
