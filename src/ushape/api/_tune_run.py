@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ushape.config import resolved
 from ushape.console import Console
 from ushape.data.cache import SampleStore
-from ushape.data.reading import read_objects
+from ushape.data.reading import read_classes, read_objects
 from ushape.data.subsets import thin_out_cases
 from ushape.inference.mirror_choice import choose_mirroring
 from ushape.inference.predictor import Predictor
 from ushape.inference.tuning import Tuning, ValidatedCase, choose_tuning, save_tuning
+from ushape.labels import LabelSpace
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Tta
 from ushape.planning.run import Run
 from ushape.transforms.tiling import Average
-from ushape.types import CaseFacts
+from ushape.types import Case, CaseFacts
+
+MAX_MASKS = 50
+"""Largest number of training masks that cleaning must leave as they are."""
+
+MAX_MASK_PX = 1 << 26
+"""Largest number of their pixels in all."""
 
 _Outputs = tuple[np.ndarray, np.ndarray | None]
 """Probabilities (K, *S), and distances (*S) if they are predicted, as uint8."""
@@ -29,6 +36,7 @@ def tune_run(
     run: Run,
     predictor: Predictor,
     validation: Sequence[CaseFacts],
+    training: Sequence[CaseFacts],
     store: SampleStore,
     console: Console,
 ) -> Predictor:
@@ -39,7 +47,8 @@ def tune_run(
     """
     if not run.tuning_path.exists():
         sizes = [sum(fact.class_pixels) for fact in validation]
-        tuning = _choose_tuning(predictor, store, sizes, console)
+        masks = TrainingMasks.some_of(training, predictor.plan.preprocessing.space)
+        tuning = _choose_tuning(predictor, store, sizes, masks, console)
         save_tuning(run, tuning)
         tta: Tta = resolved(predictor.plan.recipe.predict.tta)
         predictor = replace(predictor, tuning=tuning).with_average(tuning.average_for(tta))
@@ -48,8 +57,36 @@ def tune_run(
     return predictor
 
 
+@dataclass(frozen=True)
+class TrainingMasks:
+    """Annotated label maps (*S) of training cases, read from their files in each iteration."""
+
+    cases: Sequence[Case]
+    space: LabelSpace
+
+    @classmethod
+    def some_of(cls, training: Sequence[CaseFacts], space: LabelSpace) -> TrainingMasks:
+        """Select evenly spaced cases, at most MAX_MASKS with at most MAX_MASK_PX pixels."""
+        chosen, left_px = [], MAX_MASK_PX
+        for fact in training[:: max(1, -(-len(training) // MAX_MASKS))]:
+            left_px -= sum(fact.class_pixels)
+            if left_px >= 0:
+                chosen.append(fact.case)
+        return cls(chosen, space)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for case in self.cases:
+            classes = read_classes(case, self.space)
+            assert classes is not None, "training cases are annotated"
+            yield classes
+
+
 def _choose_tuning(
-    predictor: Predictor, store: SampleStore, sizes: Sequence[int], console: Console
+    predictor: Predictor,
+    store: SampleStore,
+    sizes: Sequence[int],
+    masks: TrainingMasks,
+    console: Console,
 ) -> Tuning:
     """Choose test-time augmentation, thresholds and cleaning, and calibrate the expected Dice.
 
@@ -71,6 +108,7 @@ def _choose_tuning(
         rule=predict.tune and not predict.largest_component,
         tune_metric=predict.tune_metric,
         how=predict.objects,
+        annotated=masks,
     )
     tta: Average = "mirrored" if mirrored else "none"
     return replace(tuning, tta=tta, report=(*lines, *tuning.report))

@@ -354,7 +354,7 @@ def _fit_and_tune(
     if not has_validation:
         console.say("Threshold 0.5 without postprocessing, since no image was kept for validation.")
         return predictor, was_interrupted
-    return tune_run(run, predictor, validation, store, console), was_interrupted
+    return tune_run(run, predictor, validation, training, store, console), was_interrupted
 
 
 def _fit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from ushape.inference.rule_scores import (
     quarters,
 )
 from ushape.labels import IGNORE, LabelSpace
-from ushape.metrics.overlap import count_classes
+from ushape.metrics.overlap import count_classes, dice
 from ushape.transforms.morphology import clean_classes
 
 GRID = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -46,6 +46,10 @@ MAX_LINES = 5
 MAX_CLEANED = 20
 """Largest number of foreground classes for which cleaning is tried: each setting of each class is
 applied to all cases."""
+
+MIN_KEPT_DICE = 0.998
+"""Smallest mean Dice between annotated masks and the same masks after cleaning: a setting that
+changes them more would remove or fill what is right."""
 
 CLEANINGS: tuple[tuple[str, Any], ...] = (
     ("largest_only", True),
@@ -82,6 +86,7 @@ def choose_rule(
     groups: Sequence[str],
     objects: Mapping[str, ObjectCurve] | None = None,
     smallest: Mapping[str, int] | None = None,
+    annotated: Iterable[np.ndarray] = (),
 ) -> RuleChoice:
     """Choose the rule that is best on validation cases; it is changed only if that clearly helps.
 
@@ -91,6 +96,7 @@ def choose_rule(
     group pooled, a miss is 0, groups without the class left out) gains more than MIN_GAIN, at
     least MIN_BETTER of the changed groups improve, the mean over all classes does not fall, and
     the share of false positives in cases without the class rises by at most MAX_FALSE_POSITIVES.
+    Cleaning must also leave the annotated masks nearly as they are (MIN_KEPT_DICE).
 
     If fewer than MIN_UNITS groups contain a class, images are compared instead of groups; if there
     are too few of them, quarters of images. Then no group and no image may become worse.
@@ -105,6 +111,8 @@ def choose_rule(
         objects: Values of a metric of objects at each threshold, by class name.
         smallest: Number of pixels of the smallest objects of classes whose objects count. No
             cleaning that removes such objects is tried, even if the Dice would rise.
+        annotated: More annotated label maps (*S), such as those of the training cases; iterated
+            again for each cleaning setting that would be accepted.
 
     Raises:
         DataError: if shapes do not fit, or values are not probabilities.
@@ -132,7 +140,8 @@ def choose_rule(
 
     rule, now, object_lines = known.start(curves, objects or {})
     rule, now, lines = known.add_steps(rule, now, thresholds, default)
-    rule, now, more = known.add_steps(rule, now, cleanings, default)
+    kept = KeptMasks(known, annotated)
+    rule, now, more = known.add_steps(rule, now, cleanings, default, kept.keeps)
     return RuleChoice(
         rule=rule,
         report=(*object_lines, *lines, *more, *_unchanged_lines(rule, default, basis)),
@@ -258,7 +267,12 @@ class ValidationCases:
         return rule, self.measure([rule])[0] if classes else default, lines
 
     def add_steps(
-        self, rule: DecisionRule, now: RuleScores, steps: Sequence[_Step], default: RuleScores
+        self,
+        rule: DecisionRule,
+        now: RuleScores,
+        steps: Sequence[_Step],
+        default: RuleScores,
+        is_allowed: Callable[[_Step], bool] = lambda step: True,
     ) -> tuple[DecisionRule, RuleScores, list[str]]:
         """Return the rule with the steps that help, its scores, and a line for each step."""
         report: list[str] = []
@@ -267,7 +281,7 @@ class ValidationCases:
             accepted = [
                 (after[step.name].mean - now[step.name].mean, step, after)
                 for step, after in zip(steps, trials, strict=True)
-                if _is_accepted(step.name, now, after, default)
+                if _is_accepted(step.name, now, after, default) and is_allowed(step)
             ]
             if not accepted:
                 break
@@ -315,6 +329,34 @@ class ValidationCases:
                     hint="LabelSpace.probabilities computes them from the logits of the network.",
                 )
             yield group, shares, truth
+
+
+@dataclass
+class KeptMasks:
+    """Whether cleaning leaves annotated masks as they are; each setting is tried once."""
+
+    known: ValidationCases
+    annotated: Iterable[np.ndarray]
+    _found: dict[_Step, bool] = field(default_factory=dict)
+
+    def keeps(self, step: _Step) -> bool:
+        """Return whether a cleaning setting of a class leaves its annotated masks as they are."""
+        if step not in self._found:
+            scored = self.known.space.scored
+            rule = step.on(DecisionRule())
+            cleanings = [one.cleaning for one in rule.for_space(self.known.space)]
+            place = [region.name for region in scored].index(step.name)
+            kept = [
+                dice(count_classes(clean_classes(truth, scored, cleanings), truth, scored)[place])
+                for truth in self._masks()
+                if scored[place].of(truth).any()
+            ]
+            self._found[step] = float(np.mean([value or 0.0 for value in kept])) >= MIN_KEPT_DICE
+        return self._found[step]
+
+    def _masks(self) -> Iterator[np.ndarray]:
+        yield from (truth for _, truth in self.known.cases)
+        yield from self.annotated
 
 
 def _is_accepted(name: str, now: RuleScores, after: RuleScores, default: RuleScores) -> bool:

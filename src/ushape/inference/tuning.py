@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Literal
+
+import numpy as np
 
 from ushape import config
 from ushape.errors import ConfigError, RunError
@@ -73,12 +75,15 @@ def choose_tuning(
     rule: bool,
     tune_metric: Literal["dice"] | ObjectMetric | None = None,
     how: ObjectConfig | None = None,
+    annotated: Iterable[np.ndarray] = (),
 ) -> Tuning:
     """Choose a rule if `rule` is set, and fit the calibration to its decisions.
 
     Args:
         tune_metric: Metric that the thresholds are chosen for; None: as the masks suggest.
         how: Definition of the objects of a prediction.
+        annotated: More annotated label maps, which cleaning must leave as they are; iterated
+            several times.
     """
     chosen, report, basis = DecisionRule(), tuple[str, ...](), dict[str, Basis]()
     how = how or ObjectConfig()
@@ -97,7 +102,8 @@ def choose_tuning(
             else [name for name, curve in objects.items() if curve.metric == "object_f1"]
         )
         smallest = smallest_objects(cases, space, counted)
-        found = choose_rule(pairs, space, [case.group for case in cases], objects, smallest)
+        groups = [case.group for case in cases]
+        found = choose_rule(pairs, space, groups, objects, smallest, annotated)
         chosen, report, basis = found.rule, found.report, found.basis
         if separates:
             keeps = tune_metric not in (None, "object_f1")

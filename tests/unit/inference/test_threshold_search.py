@@ -212,6 +212,34 @@ def test_choose_rule_keeps_objects_that_count(min_size_px, expected):
     assert chosen.rule.of("lesion").cleaning == expected
 
 
+@pytest.mark.parametrize(
+    ("boxes", "expected"),
+    [
+        ([], Cleaning(largest_only=True, max_hole_size_px="all")),
+        # Two lesions; a ring; a lesion of 36 pixels and one of 12.
+        ([(1, 7, 1, 7), (9, 15, 1, 7)], Cleaning(min_size_px=16, max_hole_size_px="all")),
+        (
+            [(9, 10, 9, 15), (14, 15, 9, 15), (9, 15, 9, 10), (9, 15, 14, 15)],
+            Cleaning(largest_only=True),
+        ),
+        ([(1, 7, 1, 7), (9, 12, 9, 13)], Cleaning(max_hole_size_px="all")),
+    ],
+)
+def test_choose_rule_refuses_cleaning_that_changes_annotated_masks(boxes, expected):
+    truth = np.zeros((16, 16), np.uint8)
+    truth[1:7, 1:7] = 1
+    probabilities = truth[None].astype(np.float32)
+    probabilities[0, 3:5, 3:5] = 0.0
+    for corner in range(5):
+        probabilities[0, 12:14, 3 * corner : 3 * corner + 2] = 1
+    other = np.zeros_like(truth)
+    for top, bottom, left, right in boxes:
+        other[top:bottom, left:right] = 1
+    pairs = [(probabilities, truth)] * 3
+    chosen = choose_rule(pairs, BINARY, list("abc"), annotated=[other])
+    assert chosen.rule.of("lesion").cleaning == expected
+
+
 def contested(nuclei_at_stake):
     """Four of 20 cell pixels, and some of 10 of the nucleus, are at 0.44 cell, 0.56 nucleus."""
     truth = np.array([[1] * 20 + [2] * 10], np.uint8)
