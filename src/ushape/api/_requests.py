@@ -27,6 +27,7 @@ BEFORE: Mapping[str, Any] = {
     "preprocessing.target_spacing_mm": None,
     "split.stratify_classes": False,
     "train.monitor": "validation_dice",
+    "train.head_lr_factor": 1.0,
     "train.patch_source": "auto",
     "train.threads": "auto",
 }

@@ -249,6 +249,7 @@ def _complete_older(values: dict[str, Any]) -> None:
     train = recipe.get("train") if isinstance(recipe, dict) else None
     if isinstance(train, dict):
         train.setdefault("initial_weights", "random")
+        train.setdefault("head_lr_factor", 1.0)
         train.setdefault("patch_source", AUTO)
         machine = values.get("machine")
         cores = machine.get("cores") if isinstance(machine, dict) else None

@@ -101,6 +101,10 @@ class TrainConfig:
     learning_rate: float | Auto = 2e-3
     """Highest learning rate. auto: found by a learning-rate range test before training."""
 
+    head_lr_factor: float | Auto = AUTO
+    """Learning rate of the last layer of a U-Net, relative to that of the other layers. auto: 5 if
+    only the last layer begins with random weights (initial_weights), otherwise 1."""
+
     encoder_lr_factor: float = 0.3
     """Learning rate of a pretrained encoder, relative to that of the other layers."""
 
@@ -195,6 +199,9 @@ class TrainConfig:
             check_range(f"train.{name}", getattr(self, name), 0, 1e12)
         if self.warmup_steps is not None:
             check_range("train.warmup_steps", self.warmup_steps, 0, 2**31)
+        if self.head_lr_factor != AUTO:
+            hint = "1 is the rate of the other layers."
+            check_range("train.head_lr_factor", self.head_lr_factor, 0, 1000, hint=hint)
         check_range("train.encoder_lr_factor", self.encoder_lr_factor, 0, 1)
         check_range("train.encoder_freeze_fraction", self.encoder_freeze_fraction, 0, 1)
         for name in ("warmup_fraction", "ema_decay", "momentum", "beta2"):
@@ -378,8 +385,9 @@ _RARE_KEYS_OF_SECTION = {
     "network": "convolutions bottleneck_convolutions decoder_convolutions decoder_widths "
     "valid_output bias activation dropout_position downsampling upsampling block deep_supervision",
     "loss": "smooth focal_gamma tversky_alpha tversky_beta",
-    "train": "steps_per_epoch momentum beta2 warmup_fraction warmup_steps monitor save_every_epoch "
-    "max_validation_cases channels_last reuse_freed_memory patch_source workers threads",
+    "train": "steps_per_epoch head_lr_factor momentum beta2 warmup_fraction "
+    "warmup_steps monitor save_every_epoch max_validation_cases channels_last reuse_freed_memory "
+    "patch_source workers threads",
     "predict": "mirror_axes tune_metric",
 }
 RARE_KEYS = {"code", "settings_file"} | {

@@ -30,10 +30,11 @@ from ushape.metrics.instance import ObjectCounts
 from ushape.metrics.overlap import Counts, count_classes, dice
 from ushape.models import build_model
 from ushape.models.pretrained import load_synthetic_weights
+from ushape.models.unet import UNet
 from ushape.planning.encoder_weights import read_encoder, refuse_changed
 from ushape.planning.hardware import memory_format
 from ushape.planning.plan import Plan
-from ushape.training.optimizers import Schedule, build_optimizer, slow_down
+from ushape.training.optimizers import Schedule, build_optimizer, scale_rate
 from ushape.training.ranks import Rank
 from ushape.types import Sample
 
@@ -257,12 +258,15 @@ class SegmentationModule(lightning.LightningModule):
             nn.utils.clip_grad_norm_(self.network.parameters(), largest, foreach=True)
 
     def build_optimizer(self) -> Optimizer:
-        """Build the optimizer of the recipe, with a lower rate for a pretrained encoder."""
+        """Build the optimizer of the recipe, with other rates for the head and the encoder."""
         train = self.plan.recipe.train
         optimizer = build_optimizer(self.network.parameters(), train, self.device.type)
+        factor = resolved(train.head_lr_factor)
+        if isinstance(self.network, UNet) and factor != 1:
+            scale_rate(optimizer, self.network.heads.parameters(), factor)
         if self.plan.recipe.network.is_pretrained:
             encoder = self.network.get_submodule("encoder")
-            slow_down(optimizer, encoder.parameters(), train.encoder_lr_factor)
+            scale_rate(optimizer, encoder.parameters(), train.encoder_lr_factor)
         return optimizer
 
     def configure_optimizers(self) -> Any:

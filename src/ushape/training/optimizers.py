@@ -32,15 +32,15 @@ def build_optimizer(parameters: Parameters, train: TrainConfig, device: str) -> 
     return OPTIMIZERS[train.optimizer](parameters, settings)
 
 
-def slow_down(optimizer: Optimizer, parameters: Parameters, factor: float) -> None:
-    """Give some of the parameters of an optimizer a fraction of the learning rate."""
+def scale_rate(optimizer: Optimizer, parameters: Parameters, factor: float) -> None:
+    """Multiply the learning rate of some of the parameters of an optimizer by a factor."""
     chosen = {id(one) for one in parameters}
     for group in list(optimizer.param_groups):
-        slow = [one for one in group["params"] if id(one) in chosen]
-        if slow:
+        scaled = [one for one in group["params"] if id(one) in chosen]
+        if scaled:
             group["params"] = [one for one in group["params"] if id(one) not in chosen]
             rate = factor * group["lr"]
-            optimizer.add_param_group({**group, "params": slow, "lr": rate, LR_FACTOR: factor})
+            optimizer.add_param_group({**group, "params": scaled, "lr": rate, LR_FACTOR: factor})
 
 
 @dataclass

@@ -322,6 +322,17 @@ def test_initial_weights_are_synthetic_ones_where_they_fit():
     assert caught.value.code == "no_weights_fit"
 
 
+def test_only_a_new_head_behind_pretrained_layers_learns_faster():
+    def factor(machine=LAPTOP, settings=()):
+        recipe = config.override(Recipe(), ["train.minutes=10", *settings])
+        return plan(DATA, machine, recipe)[0].train.head_lr_factor
+
+    assert factor() == 5
+    assert factor(replace(LAPTOP, device="cuda")) == 1
+    assert factor(settings=["train.initial_weights=random"]) == 1
+    assert factor(settings=["train.head_lr_factor=2"]) == 2
+
+
 def test_batch_grows_with_the_square_root_as_patches_shrink():
     assert [usual_batch("cpu", (side, side)) for side in (512, 256, 128, 64)] == [2, 4, 8, 16]
     assert [usual_batch("cpu", (side,) * 3) for side in (96, 64, 40)] == [1, 2, 4]

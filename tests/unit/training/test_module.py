@@ -127,3 +127,17 @@ def test_validation_compares_equal_parts_of_all_large_cases(module, monkeypatch)
     # 40 x 40 pixels of each have parts of 9 objects.
     counts = module._object_counts[0]["foreground"]
     assert (counts.truth, counts.predicted, precision_of(module)) == (36, 36, 1.0)
+
+
+@pytest.mark.parametrize(("factor", "rates"), [(5, {0.002, 0.01}), (1, {0.002})])
+def test_head_has_a_learning_rate_of_its_own(factor, rates, tmp_path):
+    write_data_set(tmp_path, 6, SyntheticConfig(size=64, groups=6), seed=0)
+    settings = ["labels.objects=connected", f"train.head_lr_factor={factor}"]
+    module = SegmentationModule(ushape.plan(tmp_path, epochs=1, settings=settings), [], [])
+    groups = module.build_optimizer().param_groups
+    assert {group["lr"] for group in groups} == rates
+    assert sum(len(group["params"]) for group in groups) == len(list(module.network.parameters()))
+    heads = set(map(id, module.network.heads.parameters()))
+    for group in groups:
+        if group["lr"] > 0.002:
+            assert set(map(id, group["params"])) == heads

@@ -8,7 +8,7 @@ from ushape.training.optimizers import (
     SCHEDULES,
     Schedule,
     build_optimizer,
-    slow_down,
+    scale_rate,
 )
 
 
@@ -84,13 +84,13 @@ def test_build_optimizer_passes_momentum_and_weight_decay():
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
-def test_slow_down_gives_some_parameters_a_lower_rate(name):
+def test_scale_rate_gives_some_parameters_another_rate(name):
     network = nn.Sequential(
         nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1)
     )
     train = TrainConfig(optimizer=name, learning_rate=0.01)
     optimizer = build_optimizer(network.parameters(), train, "cpu")
-    slow_down(optimizer, network[:2].parameters(), 0.1)
+    scale_rate(optimizer, network[:2].parameters(), 0.1)
     rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
     assert len(rates) == 8
     for index, layer in enumerate(network):

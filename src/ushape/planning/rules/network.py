@@ -33,6 +33,9 @@ SEVERAL_RECORDINGS = 3
 MANY_STEPS = 5_000
 """Number of expected steps from which on a planned network is trained with deep supervision."""
 
+NEW_HEAD_LR_FACTOR = 5.0
+"""Learning rate of a random last layer behind pretrained ones, relative to theirs."""
+
 EXTRA_OUTPUTS = 2
 """Number of additional outputs of deep supervision."""
 
@@ -239,7 +242,10 @@ def choose_initial_weights(recipe: Recipe, situation: Situation) -> tuple[Recipe
         )
     if chosen == AUTO:
         chosen = "synthetic_pretrained" if fits else "random"
-    recipe = change(recipe, "train", initial_weights=chosen)
+    factor = recipe.train.head_lr_factor
+    if factor == AUTO:
+        factor = NEW_HEAD_LR_FACTOR if chosen == "synthetic_pretrained" else 1.0
+    recipe = change(recipe, "train", initial_weights=chosen, head_lr_factor=factor)
     if chosen == "random":
         text, other = "Initial weights: random.", "synthetic_pretrained" if fits else "--from RUN"
         if recipe.network.is_pretrained:
@@ -254,5 +260,6 @@ def choose_initial_weights(recipe: Recipe, situation: Situation) -> tuple[Recipe
         fact=f"such weights {'fit' if fits else 'do not fit'} the network",
         alternative=other if other.startswith("--") else f"train.initial_weights={other}",
         source="A network that already finds structures needs fewer steps on new images. No real "
-        "image was used (pretraining/README.md, benchmarks/speedrun.md).",
+        "image was used (pretraining/README.md, benchmarks/speedrun.md). The last layer depends on "
+        "the classes and is random, so it learns faster than the others.",
     )
