@@ -60,9 +60,9 @@ def read_page(path: Path, number: int) -> Pixels:
     pages = _read_pages(path)
     if number >= len(pages.array):
         raise DataError(
-            f"{path}: page {number + 1} was asked for, but the file has {len(pages.array)}.",
+            f"{path}: page {number + 1} was requested, but the file has only {len(pages.array)}.",
             code="mask_page_missing",
-            hint="Restore the file as it was when the data were listed.",
+            hint="Restore the file to its state when the data were listed.",
         )
     pages.left.discard(number)
     if not pages.left:
@@ -161,7 +161,7 @@ def unwritable(path: Path, suffix: str, *others: str) -> DataError:
     """Return the error for a file whose format masks cannot be written in.
 
     Args:
-        others: Suffixes of further formats that would be possible.
+        others: Suffixes of other possible formats.
     """
     writable = [one for one in FORMATS if is_writable(one) and not one.startswith(".ome")]
     return DataError(
@@ -185,7 +185,7 @@ def read_size(path: Path) -> tuple[int, ...] | None:
 
 
 def read_orientation(path: Path) -> int:
-    """Return the EXIF orientation of an image from its header: 1 to 8, 1 if it states none.
+    """Return the EXIF orientation of an image from its header: 1 to 8; 1 if it has none.
 
     Raises:
         DataError: if the format is unknown or the header is damaged.
@@ -305,7 +305,7 @@ def check_pixels(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
         DataError: if the shape or the type is not supported.
     """
     if len(shape) not in (3, 4) or 0 in shape or dtype.kind not in "buif":
-        raise damaged(path, f"the file holds {dtype} of shape {shape}")
+        raise damaged(path, f"the file contains {dtype} of shape {shape}")
     if dtype.itemsize > 8:
         raise DataError(
             f"{path}: the values are of type {dtype}.",
@@ -338,7 +338,7 @@ def _read(path: Path) -> Pixels:
 
 
 def named_format(path: Path) -> Format | None:
-    """Return the format that the name of a file or folder states, or the mark of DICOM."""
+    """Return the format that the name of a file or folder indicates, or the mark of DICOM."""
     if (named := FORMATS.get(suffix_of(path))) is not None:
         return named
     if path.is_dir():

@@ -34,7 +34,7 @@ BY_ITK = {
     "1.2.840.10008.1.2.4.80",  # JPEG-LS lossless
     "1.2.840.10008.1.2.4.81",  # JPEG-LS
 }
-"""Transfer syntaxes that SimpleITK unpacks; pydicom needs further packages for them."""
+"""Transfer syntaxes that SimpleITK unpacks; pydicom needs additional packages for them."""
 
 PIXEL_ELEMENTS = (
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
@@ -61,7 +61,7 @@ def read(path: Path) -> Pixels:
 
     Raises:
         DataError: if the file is damaged or hostile, has no pixels, or its compression is not
-            supported; or if its frames state positions that are not those of one volume.
+            supported; or if the positions of its frames are not those of one volume.
         MissingPackageError: if pydicom is not installed.
     """
     with files.reading(path):
@@ -106,7 +106,7 @@ def read_series(folder: Path) -> Pixels:
 
 
 def read_grid(path: Path) -> Grid | None:
-    """Return the position of a file, or of a folder of slices; None if the file does not state it.
+    """Return the position of a file, or of a folder of slices; None if the file has none.
 
     Raises:
         DataError: as for `read` and `read_series`.
@@ -115,7 +115,7 @@ def read_grid(path: Path) -> Grid | None:
 
 
 def read_spacing(path: Path) -> tuple[float, ...] | None:
-    """Return the spacing in mm along each axis of S, if the file or folder states it.
+    """Return the spacing in mm along each axis of S, if the file or folder contains it.
 
     Raises:
         DataError: as for `read` and `read_series`.
@@ -206,12 +206,12 @@ def contoured_series(data: Any) -> set[str]:
 
 
 def is_structure_set(path: Path) -> bool:
-    """Whether a file states, in its first bytes, that it holds contours of radiotherapy."""
+    """Whether a file contains radiotherapy contours, according to its first bytes."""
     return _states_class(path, STRUCTURE_SET)
 
 
 def is_segmentation(path: Path) -> bool:
-    """Whether a file states, in its first bytes, that it holds segments."""
+    """Whether a file contains segments, according to its first bytes."""
     return _states_class(path, dicom_seg.SEGMENTATION) or _states_class(path, dicom_seg.LABEL_MAP)
 
 
@@ -242,7 +242,7 @@ def _load(path: Path, pixels: bool = True, only: list[str] | None = None) -> Any
         raise DataError(
             f"{path}: files that are deflated as a whole are not supported.",
             code="unsupported_compression",
-            hint="Save it as explicit VR little endian.",
+            hint="Save the file as explicit VR little endian.",
         )
     return pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=only)
 
@@ -252,11 +252,11 @@ def _pixels_of(path: Path, data: Any) -> np.ndarray:
     pixels = _pydicom(path, ".pixels")
     if str(data.get("SOPClassUID")) == STRUCTURE_SET:
         raise DataError(
-            f"{path}: the file holds contours of radiotherapy (RTSTRUCT), which have no pixels.",
+            f"{path}: the file contains radiotherapy contours (RTSTRUCT), which have no pixels.",
             code="contours_without_series",
-            hint="In training data, keep the DICOM series that they were drawn on in the same data "
-            "folder, without masks of other kinds. Otherwise save them as a label map (NIfTI or "
-            "NRRD), for example with 3D Slicer.",
+            hint="In training data, keep the DICOM series that the contours were drawn on in the "
+            "same data folder, without masks of other kinds. Otherwise, save the contours as "
+            "a label map (NIfTI or NRRD), for example with 3D Slicer.",
         )
     if "PixelData" not in data:
         raise DataError(
@@ -343,7 +343,7 @@ def _slices_of(folder: Path, pixels: bool) -> list[tuple[Path, Any]]:
         raise DataError(
             f"{folder}: the folder contains no DICOM slices.",
             code="no_images",
-            hint="Name the folder that contains them.",
+            hint="Specify the folder that contains them.",
         )
     series = sorted({str(data.get("SeriesInstanceUID")) for _, data in slices})
     if len(series) > 1:
@@ -357,7 +357,7 @@ def _slices_of(folder: Path, pixels: bool) -> list[tuple[Path, Any]]:
     for path, data in slices:
         if not data.get("ImagePositionPatient") or not data.get("ImageOrientationPatient"):
             raise DataError(
-                f"{path}: the slice does not state its position in the patient.",
+                f"{path}: the slice does not contain its position in the patient.",
                 code="dicom_series_uneven",
                 hint="A series needs ImagePositionPatient and ImageOrientationPatient.",
             )
@@ -400,7 +400,7 @@ def _stack_of(slices: list[tuple[Path, Any]]) -> Grid:
         raise DataError(
             f"{slices[0][0]}: the slice has no PixelSpacing.",
             code="dicom_series_uneven",
-            hint="Keep the slices of one scan in a folder.",
+            hint="Keep the slices of each scan in a separate folder.",
         )
     for path, data in slices:
         other = grid_of(path, data, 1)

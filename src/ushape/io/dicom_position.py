@@ -37,7 +37,7 @@ def grid_of(path: Path, data: Any, frames: int) -> Grid | None:
     """Return the position of a file, its frames in the order of `frame_order`.
 
     Returns:
-        None if the file does not state all of it.
+        None if the file does not contain all of it.
 
     Raises:
         DataError: if frames differ in direction or in the spacing of their pixels, share a
@@ -91,7 +91,7 @@ def slice_distance(
             raise DataError(
                 f"{name} is {gap:g} mm from the previous one; the usual distance is {usual:g} mm.",
                 code="dicom_series_uneven",
-                hint="A slice is missing or present twice.",
+                hint="A slice is missing, or there are two copies of one.",
             )
     height = along[:, 2:] - along[0, 2]
     tilt = (along[-1, :2] - along[0, :2]) / height[-1] if len(along) > 1 else np.zeros(2)
@@ -100,7 +100,7 @@ def slice_distance(
     aside = np.ptp(straight, axis=0)
     if (aside > MAX_UNEVEN * np.array(pixel_mm)[::-1]).any():
         raise DataError(
-            f"{names[-1]} does not lie behind the first one: the slices are shifted by up to "
+            f"{names[-1]} is not aligned with the first one: the slices are shifted by up to "
             f"{aside.max():.3g} mm along their rows or columns, as by a tilted gantry, so the "
             "pixels do not lie on a grid with right angles.",
             code="sheared_grid",
@@ -155,7 +155,8 @@ def _dose_positions(data: Any, frames: int, normal: np.ndarray) -> list[list[flo
 def frame_order(data: Any, frames: int) -> list[int]:
     """Return the numbers of the frames in the order of their positions along the normal.
 
-    The stored order is kept if it rises or falls, or if positions are not stated.
+    The stored order is kept if positions are missing, or if they increase or decrease in this
+    order.
     """
     stored = list(range(frames))
     positions = frame_positions(data, frames)
@@ -170,7 +171,7 @@ def frame_order(data: Any, frames: int) -> list[int]:
 
 
 def frame_positions(data: Any, frames: int) -> list[list[float]] | None:
-    """Return the position (x, y, z) in mm of each frame; None if one is not stated."""
+    """Return the position (x, y, z) in mm of each frame; None if one is missing."""
     if frames == 1 or not data.get("PerFrameFunctionalGroupsSequence"):
         return None
     found = []
@@ -206,7 +207,7 @@ def axes_of(cosines: list[float]) -> np.ndarray:
         returns: (3, 3) float64.
 
     Raises:
-        ValueError: if the two stated directions are not perpendicular.
+        ValueError: if the two given directions are not perpendicular.
     """
     along_x, along_y = np.reshape(cosines, (2, 3))
     lengths = np.linalg.norm([along_x, along_y], axis=1)

@@ -80,7 +80,7 @@ def slices_of(path: Path, data: Any, frames: int) -> tuple[Grid, list[int]]:
     """Return the grid from the first to the last slice, and the slice of each frame.
 
     Raises:
-        DataError: if a frame does not state its position, or is not parallel to the others.
+        DataError: if a frame does not contain its position, or is not parallel to the others.
     """
     cosines, positions = [], []
     for frame in range(frames):
@@ -90,13 +90,13 @@ def slices_of(path: Path, data: Any, frames: int) -> tuple[Grid, list[int]]:
         positions.append(numbers(place.get("ImagePositionPatient") or []) if place else [])
     spacing = spacing_of(data, 1)
     if spacing is None or any(len(c) != 6 for c in cosines) or any(len(p) != 3 for p in positions):
-        raise _uneven(path, "a frame of the segmentation does not state its position")
+        raise _uneven(path, "a frame of the segmentation does not contain its position")
     if np.abs(np.subtract(cosines, cosines[0])).max() > MAX_TILT:
         raise _uneven(path, "the frames of the segmentation differ in direction")
     axes = axes_of(cosines[0])
     along = np.asarray(positions) @ axes.T
     if np.ptp(along[:, :2], axis=0).max() > MAX_UNEVEN * min(spacing[1:]):
-        raise _uneven(path, "the frames of the segmentation do not lie behind each other")
+        raise _uneven(path, "the frames of the segmentation are not aligned with each other")
     thickness = _slice_distance(path, along[:, 2], spacing[0])
     first = int(along[:, 2].argmin())
     places = np.rint((along[:, 2] - along[first, 2]) / thickness).astype(int)
@@ -109,7 +109,7 @@ def slices_of(path: Path, data: Any, frames: int) -> tuple[Grid, list[int]]:
 
 
 def _slice_distance(path: Path, along: np.ndarray, stated: float) -> float:
-    """Return the distance of which all gaps are multiples: the stated one or the smallest gap."""
+    """Return the distance of which all gaps are multiples: the given one or the smallest gap."""
     gaps = np.diff(np.unique(np.round(along, 3)))
     for distance in (stated, *([float(gaps.min())] if len(gaps) else [])):
         if not len(gaps) or (np.abs(gaps / distance - np.rint(gaps / distance)) < MAX_UNEVEN).all():

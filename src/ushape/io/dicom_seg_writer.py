@@ -55,12 +55,13 @@ def write_segmentation(
         colors: Color (red, green, blue) of each class, background first.
 
     Raises:
-        DataError: if the image is not DICOM, or does not state what a segmentation refers to.
+        DataError: if the image is not DICOM, or lacks elements that a segmentation refers to.
         MissingPackageError: if highdicom is not installed.
     """
     if not is_dicom(source):
         raise DataError(
-            f"{source}: a DICOM segmentation refers to a DICOM image, which this is not.",
+            f"{source}: a DICOM segmentation must refer to a DICOM image, but this image is in "
+            "another format.",
             code="segmentation_unsupported",
             hint="Omit --dicom-seg; the mask itself is written in the format of the training "
             "masks.",
@@ -69,7 +70,7 @@ def write_segmentation(
     headers = dicom.read_headers(source)
     missing = [name for name in REQUIRED if not headers[0].get(name)]
     if missing:
-        raise _refusal(source, f"the image does not state {', '.join(missing)}")
+        raise _refusal(source, f"the image does not contain {', '.join(missing)}")
     frames = _in_stored_order(headers, classes)
     with _quiet(), _stated(source):
         segmentation = highdicom.seg.Segmentation(
@@ -154,5 +155,5 @@ def _refusal(source: Path, why: str) -> DataError:
     return DataError(
         f"{source}: no DICOM segmentation can refer to this image ({why}).",
         code="segmentation_unsupported",
-        hint="Omit --dicom-seg, or predict the original files of the scanner.",
+        hint="Omit --dicom-seg, or predict the original files from the scanner.",
     )

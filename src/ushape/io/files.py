@@ -30,7 +30,7 @@ LEFTOVER = re.compile(r"\.(?P<process>\d+)-\d+(-(?P<machine>[0-9a-f]{8}))?\.(par
 (.part), or was about to replace (.old)."""
 
 FOREIGN_LEFTOVER_S = 24 * 3600.0
-"""Age in seconds after which an unfinished file of another machine is taken for left over."""
+"""Age in seconds after which an unfinished file of another machine is regarded as abandoned."""
 
 ALL_HIDDEN = "**/.*"
 """Pattern of all hidden files and folders below a folder."""
@@ -104,7 +104,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a name beside the file that is unique per machine, process and thread.
+    """Return a name in the folder of the file that is unique per machine, process and thread.
 
     Two writers of one file therefore replace each other's complete files and never mix contents.
     """
@@ -144,7 +144,7 @@ def write_json(path: Path, values: Any) -> None:
     write_bytes(path, (json.dumps(values, indent=2, default=str) + "\n").encode())
 
 
-JSON_HINT = "Write it as JSON, encoded in UTF-8."
+JSON_HINT = "Save the file as JSON, encoded in UTF-8."
 """Hint of the error about a JSON file of the user that cannot be read."""
 
 
@@ -217,7 +217,7 @@ def refuse_existing_output(path: Path | None, overwrite: bool) -> None:
         raise RunError(
             f"{path} already exists.",
             code="output_exists",
-            hint="Choose another output, or replace it with --overwrite (overwrite=True).",
+            hint="Choose another output, or replace this one with --overwrite (overwrite=True).",
         )
 
 
@@ -253,7 +253,7 @@ def _hidden_below(folder: Path) -> list[Path]:
 
 
 def _is_left_over(path: Path, match: re.Match[str]) -> bool:
-    """Return whether the process that began a file, as its name states, no longer runs."""
+    """Return whether the process that began a file, according to its name, no longer runs."""
     if match["machine"] in (None, machine_mark()):
         return not psutil.pid_exists(int(match["process"]))
     try:
@@ -327,7 +327,7 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(
             f"{path}: reading this file needs more memory than is available.",
             code="image_too_large",
-            hint="Cut the image into parts.",
+            hint="Divide the image into parts.",
         ) from None
     except Exception as error:
         raise damaged(path, f"the file cannot be read ({last_line(error)})") from None
@@ -356,18 +356,20 @@ def check_claim(path: Path, shape: Sequence[int], value_bytes: int, present_byte
             enough memory.
     """
     if not shape or min(shape) < 1:
-        raise damaged(path, f"the header states the shape {size_text(shape)}")
+        raise damaged(path, f"the header specifies the shape {size_text(shape)}")
     count = math.prod(shape)
     if count > MAX_PIXELS:
         raise DataError(
-            f"{path}: the header states the shape {size_text(shape)}, which is more than "
-            f"{MAX_PIXELS} values.",
+            f"{path}: according to the header, the shape is {size_text(shape)}, which is more "
+            f"than {MAX_PIXELS} values.",
             code="image_too_large",
-            hint="Cut the image into parts.",
+            hint="Divide the image into parts.",
         )
     if count * value_bytes > max(SMALL_BYTES, MAX_INFLATION * present_bytes):
         raise damaged(
-            path, f"the header states the shape {size_text(shape)}, stored in {present_bytes} bytes"
+            path,
+            f"according to the header, the shape is {size_text(shape)}, but only "
+            f"{present_bytes} bytes are stored",
         )
     if count * value_bytes > SMALL_BYTES:
         check_memory(
@@ -387,7 +389,7 @@ def check_memory(path: Path, wanted_bytes: int, content: str) -> None:
     free = free_memory_bytes()
     if wanted_bytes > free:
         raise DataError(
-            f"{path}: the file holds {content}, for which about {wanted_bytes / 1e9:.1f} GB of "
+            f"{path}: the file contains {content}, for which about {wanted_bytes / 1e9:.1f} GB of "
             f"memory are needed; {free / 1e9:.1f} GB are free.",
             code="image_too_large",
             hint="Divide the file into parts, close other programs, or use a machine with more "

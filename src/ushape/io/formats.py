@@ -1,4 +1,4 @@
-"""The table of file formats. A new format is a module that reads it and an entry of FORMATS."""
+"""The table of file formats. To add one, write a module that reads it and add it to FORMATS."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Format:
 
     read_size: Callable[[Path], tuple[int, ...]] | None
     """Function that returns S from the header, without unpacking pixels. It has no default value:
-    None states that the size of a file is not known before all of it is read."""
+    None means that the size of a file is not known before all of it is read."""
 
     read_orientation: Callable[[Path], int] | None = None
     """Function that returns the EXIF orientation, 1 to 8, from the header; None: it is 1."""
@@ -38,7 +38,7 @@ class Format:
 
     read_spacing: Callable[[Path], tuple[float, ...] | None] | None = None
     """Function that returns the spacing in mm along each axis of S from the header; None: the
-    pixels, or the rows that `open_rows` opens, state it."""
+    pixels, or the rows that `open_rows` opens, contain it."""
 
     count_time_points: Callable[[Path], int] | None = None
     """Function that returns the length of the fourth axis, which may be time, from the header."""

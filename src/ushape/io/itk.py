@@ -66,7 +66,7 @@ def read_grid(path: Path) -> Grid:
 
 
 def read_spacing(path: Path) -> tuple[float, ...] | None:
-    """Return the spacing in mm along each axis of S, if the header states it.
+    """Return the spacing in mm along each axis of S, if the header contains it.
 
     Raises:
         DataError: as for `read`.
@@ -137,7 +137,7 @@ def on_grid(array: np.ndarray, grid: Grid) -> Pixels:
 
 
 def spacing_on(grid: Grid) -> tuple[float, ...] | None:
-    """Return the spacing in mm along each axis of S; None if the header does not state it."""
+    """Return the spacing in mm along each axis of S; None if the header does not contain it."""
     kept = axes_kept(grid)
     axes = len(grid.shape)  # A file lists its axes in the reverse order: x first.
     missing = [nifti.MISSING[axes - 1 - axis] for axis in kept if axes <= 3]
@@ -168,7 +168,7 @@ def write(path: Path, file: BinaryIO, codes: np.ndarray, grid: Grid | None) -> N
     if grid is not None:
         if [n for n in codes.shape if n > 1] != [n for n in grid.shape if n > 1]:
             raise DataError(
-                f"{path}: the mask has shape {codes.shape}, its image {grid.shape}.",
+                f"{path}: the mask has shape {codes.shape}, but its image has shape {grid.shape}.",
                 code="mask_size_mismatch",
                 hint="A mask must have the size of its image.",
             )
@@ -232,10 +232,10 @@ def _opened(
             if "spacing" not in str(error):
                 raise
             raise DataError(
-                f"{path}: the header states a spacing that is not above 0.",
+                f"{path}: the spacing in the header is not above 0.",
                 code="invalid_spacing",
-                hint="Set it in the header (ElementSpacing of MetaImage, space directions of "
-                "NRRD); without this field, a spacing of 1 mm is assumed.",
+                hint="Correct it in the header (ElementSpacing of MetaImage, space directions of "
+                "NRRD); if this field is missing, a spacing of 1 mm is assumed.",
             ) from None
         return
     read_as = nifti.readable_by_itk(path, header, is_header_only=is_header_only)

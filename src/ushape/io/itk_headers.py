@@ -57,11 +57,11 @@ def check_nifti(path: Path, *, is_header_only: bool = False) -> nifti_header.Nif
     """
     header = nifti_header.read_header(path)
     if not 1 <= header.axes <= 7:
-        raise damaged(path, f"the header states {header.axes} axes")
+        raise damaged(path, f"the header specifies {header.axes} axes")
     if header.kind not in NIFTI_BYTES:
         raise damaged(path, f"values of NIfTI type {header.kind} are not supported")
     if not 348 <= header.start <= MAX_HEADER:
-        raise damaged(path, f"the header states that the pixels begin at byte {header.start}")
+        raise damaged(path, f"according to the header, the pixels begin at byte {header.start}")
     shape, value_bytes = header.lengths[: header.axes], NIFTI_BYTES[header.kind]
     if header.is_packed:
         _check_packed_claim(path, shape, value_bytes)
@@ -96,7 +96,7 @@ def check_nrrd(path: Path) -> None:
         raise damaged(path, "the file is not NRRD")
     end = re.search(rb"\r?\n\r?\n", content)
     if end is None:
-        raise damaged(path, "the header has no end")
+        raise damaged(path, "the end of the header is missing")
     fields = _fields_of(path, content[: end.start()], ":")
     # A header could name any file on this machine.
     if "data file" in fields or "datafile" in fields:
@@ -130,12 +130,12 @@ def check_nrrd(path: Path) -> None:
         raise DataError(
             f"{path}: the encoding {encoding!r} is not supported.",
             code="unsupported_compression",
-            hint="Save it as raw, gzip or ascii NRRD.",
+            hint="Save the file as raw, gzip or ascii NRRD.",
         )
 
 
 def check_meta(path: Path) -> None:
-    """Raise DataError unless a .mha, or a .mhd with its data file beside it, is complete."""
+    """Raise DataError unless a .mha, or a .mhd with its data file next to it, is complete."""
     with path.open("rb") as file:
         content = file.read(MAX_HEADER)
     end = re.search(rb"(?:\A|\n)ElementDataFile[ \t]*=[^\n]{1,255}(?:\n|\Z)", content)
@@ -164,7 +164,7 @@ def check_meta(path: Path) -> None:
         raise DataError(
             f"{path}: the pixels are stored as text.",
             code="unsupported_compression",
-            hint="Save it as binary MetaImage.",
+            hint="Save the file as binary MetaImage.",
         )
     if fields.get("compresseddata", "false").lower() not in ("true", "1"):
         return _check_length(path, present, wanted)
@@ -179,7 +179,7 @@ def check_meta(path: Path) -> None:
 
 
 def states_spacing(path: Path) -> bool:
-    """Whether the text header of an NRRD or MetaImage file states the spacing of its pixels."""
+    """Whether the text header of an NRRD or MetaImage file contains the spacing of its pixels."""
     with path.open("rb") as file:
         content = file.read(MAX_HEADER)
     names = rb"(?im)^(ElementSpacing|ElementSize|space directions|spacings)[ \t]*[:=]"
@@ -195,7 +195,8 @@ def _data_file(path: Path, name: str) -> Path:
         raise DataError(
             f"{path}: the pixels are stored in {name!r}, which cannot be read.",
             code="pixels_in_other_file",
-            hint="Keep the .raw or .zraw file in the folder of its .mhd, or save a .mha.",
+            hint="Keep the .raw or .zraw file in the folder of its .mhd, or save the image as "
+            ".mha.",
         )
     return data
 
@@ -217,12 +218,12 @@ def _fields_of(path: Path, header: bytes, joint: str) -> dict[str, str]:
     fields: dict[str, str] = {}
     for line in header.decode("latin-1").splitlines():
         if len(line) > 4096:
-            raise damaged(path, "the header has an endless line")
+            raise damaged(path, "the header has a line without an end")
         key, found, value = line.partition(joint)
         if found and not line.startswith("#"):
             key = key.strip().lower()
             if key in fields:
-                raise damaged(path, f"the header states {key!r} twice")
+                raise damaged(path, f"the header contains {key!r} twice")
             fields[key] = value.strip()
     return fields
 
@@ -250,7 +251,7 @@ def _check_length(path: Path, present: int, wanted: int) -> None:
 
 
 def _is_gzip_of(path: Path, start: int, wanted: int) -> bool:
-    """Whether the last four bytes of a gzip stream state the size that is wanted."""
+    """Whether the last four bytes of a gzip stream contain the expected size."""
     with path.open("rb") as file:
         file.seek(max(start, path.stat().st_size - 4))
         return file.read(4) == struct.pack("<I", wanted % 2**32)

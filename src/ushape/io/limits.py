@@ -26,7 +26,7 @@ SYSTEM = Path("/")
 """Root folder of the system; tests use another one."""
 
 PROCESSES = "USHAPE_PROCESSES"
-"""Environment variable with the number of trainings that share the cores and the main memory of
+"""Environment variable with the number of training runs that share the cores and the main memory of
 this machine, including this one."""
 
 SLURM_MEMORY = (
@@ -39,7 +39,7 @@ multiplied. 0 MB means that there is no limit."""
 
 
 def sharing_processes(environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many trainings share the cores and the main memory of this machine.
+    """Return how many training runs share the cores and the main memory of this machine.
 
     Raises:
         ConfigError: if the environment variable is not a positive number.
@@ -49,7 +49,7 @@ def sharing_processes(environment: Mapping[str, str] = os.environ) -> int:
         raise ConfigError(
             f"The environment variable {PROCESSES} is {text!r}.",
             code="invalid_processes",
-            hint="Set it to the number of trainings that run on this machine at the same time, or "
+            hint="Set it to the number of training runs on this machine at the same time, or "
             "remove it.",
         )
     return int(text)

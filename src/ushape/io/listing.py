@@ -16,7 +16,7 @@ question takes a round trip. A part of a large folder needs few of them."""
 
 
 class FileFacts(NamedTuple):
-    """What the file system states about a file or folder, links followed."""
+    """Facts from the file system about a file or folder; links are followed."""
 
     size: int
     """Size in bytes."""

@@ -70,7 +70,7 @@ def locked(folder: Path, *, shared: bool = False, silent_s: float | None = None)
         raise RunError(
             f"{folder} is a file, but a folder is needed here.",
             code="output_is_file",
-            hint="Choose another name for the folder, or move the file away.",
+            hint="Choose another name for the folder, or move the file elsewhere.",
         )
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -168,7 +168,8 @@ def _try_lock(file: int, path: Path, shared: bool, silent_s: float | None) -> bo
         else:
             import fcntl
 
-            # Not flock: processes that load data would inherit it and outlive a killed training.
+            # Not flock: processes that load data would inherit it and outlive a killed training
+            # run.
             fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
@@ -210,7 +211,7 @@ def _seconds_unchanged(folder: Path) -> float:
         for path in (Path(root), *(Path(root, name) for name in names)):
             with contextlib.suppress(OSError):  # Removed in the meantime.
                 latest = max(latest, path.lstat().st_mtime)
-    # Beside the folder, whose own time would change.
+    # Next to the folder, whose own time would change.
     return time_of_server(folder.parent) - latest
 
 

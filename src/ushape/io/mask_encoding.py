@@ -121,7 +121,7 @@ def _refuse_layers(path: Path, array: np.ndarray, *, is_medical: bool) -> None:
         return
     layers = np.isin(array, (0, array.max())).all()
     kind = (
-        f"{len(array)} layers that overlap or leave pixels free"
+        f"{len(array)} layers that overlap or do not cover all pixels"
         if layers
         else f"{len(array)} channels of type {array.dtype}"
     )
@@ -129,8 +129,8 @@ def _refuse_layers(path: Path, array: np.ndarray, *, is_medical: bool) -> None:
     if layers:
         hint = (
             "Save one value per pixel: the number of the class. Give each combination of "
-            "overlapping regions a value of its own, and describe the regions with "
-            "--set 'labels.regions={whole: [1, 2], core: [2]}'."
+            "overlapping regions a separate value, and describe the regions with --set "
+            "'labels.regions={whole: [1, 2], core: [2]}'."
         )
         if is_medical:
             hint += " In 3D Slicer, use Export to files with the option for a single label map."
@@ -155,17 +155,17 @@ def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:
             raise DataError(
                 f"{path}: {pluralize(fractions.size, 'value')} of the mask are not a number (NaN).",
                 code="mask_not_integer",
-                hint="If NaN is the background, replace it by 0, for example with "
+                hint="If NaN is the background, replace it with 0, for example with "
                 "numpy.nan_to_num, and save the mask as integers. If it marks pixels without "
-                "annotation, replace it by an unused value, and exclude that with "
+                "annotation, replace it with an unused value, and exclude this value with "
                 "--set labels.ignore=VALUE.",
             )
         raise DataError(
             f"{path}: {pluralize(fractions.size, 'value')} of the mask are not whole numbers, "
             f"for example {fractions.flat[0]:g}.",
             code="mask_not_integer",
-            hint="Save the classes as integers. Of probabilities, save those above 0.5 as 1 and "
-            "the others as 0.",
+            hint="Save the classes as integers. If the values are probabilities, save those above "
+            "0.5 as 1 and the others as 0.",
         )
     largest = float(np.abs(values).max(initial=0))
     _refuse_large(path, values, largest, MAX_FLOAT)
@@ -182,5 +182,5 @@ def _refuse_large(path: Path, values: np.ndarray, largest: float, limit: int) ->
         f"{over.flat[0]:.6g}; values of type {values.dtype} can be at most {limit}.",
         code="mask_value_too_large",
         hint="Save small numbers: those of the classes, or of the objects from 1. The function "
-        "skimage.segmentation.relabel_sequential numbers objects anew.",
+        "skimage.segmentation.relabel_sequential renumbers objects.",
     )

@@ -21,7 +21,7 @@ FOLDER_VARIABLE = "USHAPE_REMOTE_FOLDER"
 """Environment variable with the folder of the copies."""
 
 SOURCE_FILE = "source.json"
-"""File beside a copy that states its URL."""
+"""File next to a copy that contains its URL."""
 
 WAIT_S, LONGEST_WAIT_S = 2.0, 60.0
 """First and longest pause before a folder that others have locked is tried again, in seconds."""
@@ -31,7 +31,7 @@ def copies_folder() -> Path:
     """Return the folder of the copies: that of the environment, or one of the user's cache.
 
     Raises:
-        ConfigError: if none is stated, and the user has no home folder.
+        ConfigError: if none is set, and the user has no home folder.
     """
     if stated := os.environ.get(FOLDER_VARIABLE):
         return Path(stated).expanduser()
@@ -41,7 +41,7 @@ def copies_folder() -> Path:
         return Path.home() / ".cache" / "ushape" / "remote"
     except RuntimeError:
         raise ConfigError(
-            "There is no home folder for copies of remote files.",
+            "There is no home folder to store copies of remote files in.",
             code="no_cache_folder",
             hint=f"Set {FOLDER_VARIABLE} to a folder that you can write to.",
         ) from None
@@ -52,8 +52,9 @@ def mirror(url: str, say: Callable[[str], None]) -> Iterator[Path]:
     """Copy the files at a URL, and yield their local folder, which does not change in the block.
 
     Files that have not changed since they were copied are kept, and those that no longer exist at
-    the URL are removed. The size and the version that the server states decide this. If something
-    changes, this waits until no other process reads the copy; otherwise, several can read it.
+    the URL are removed. This is decided by the size and the version that the server reports. If
+    something changes, this waits until no other process reads the copy; otherwise, several can read
+    it.
 
     Args:
         say: Function that receives a line about what is copied.
@@ -89,8 +90,8 @@ def mirror(url: str, say: Callable[[str], None]) -> Iterator[Path]:
         if not is_told:
             say(
                 f"Waiting for other processes that copy {remote.url} or read its copy, because "
-                f"files at the URL have changed. To copy them to another folder instead, set "
-                f"{FOLDER_VARIABLE} to it."
+                "files at the URL have changed. To use another folder for the copy instead, set "
+                f"{FOLDER_VARIABLE}."
             )
         is_told = True
         time.sleep(pause_s)
@@ -119,7 +120,7 @@ def url_of_copy(folder: Path) -> str | None:
     path = folder.parent / SOURCE_FILE
     if not path.is_file() or folder.parent.parent != copies_folder():
         return None
-    hint = f"Remove the folder {folder.parent}, and repeat the call."
+    hint = f"Remove the folder {folder.parent}, and run the same command again."
     return str(read_json(path, DataError, code="json_invalid", hint=hint)["url"])
 
 
@@ -133,7 +134,7 @@ def _list_files(remote: RemoteFolder) -> dict[str, RemoteFile]:
         raise DataError(
             f"{remote.url}: a web server does not list the files of a folder.",
             code="remote_not_listed",
-            hint="Download the data, and name the local folder.",
+            hint="Download the data, and specify the local folder.",
         )
     files = remote.list_files()
     if not files:
@@ -146,14 +147,14 @@ def _list_files(remote: RemoteFolder) -> dict[str, RemoteFile]:
         raise DataError(
             f"{remote.url} is a file, not a folder.",
             code="not_a_folder",
-            hint="Name the folder of images and masks.",
+            hint="Specify the folder of images and masks.",
         )
     name = remote.url.rpartition("/")[2]
     if name in (".", ".."):
         raise DataError(
             f"{remote.url}: the name of the folder cannot be that of a local one.",
             code="remote_failed",
-            hint="Name the folder without '.' and '..'.",
+            hint="Specify the folder without '.' and '..'.",
         )
     return _without_alike(remote, files)
 
@@ -177,7 +178,7 @@ def _update(
     _remove_others(folder, files)
     left = _missing(folder, files)
     size = sum(one.size or 0 for one in left)
-    hint = f"Free space there, or set {FOLDER_VARIABLE} to a folder on a larger disk."
+    hint = f"Free some space there, or set {FOLDER_VARIABLE} to a folder on a larger disk."
     require_space(folder.parent, size, f"The copy of {remote.url}", hint)
     kept = pluralize(len(files) - len(left), "file")
     amount = f"{pluralize(len(left), 'file')} ({size / 1e6:.1f} MB)"
@@ -191,7 +192,7 @@ def _tell_left_out(remote: RemoteFolder, say: Callable[[str], None]) -> None:
     for name in remote.left_out:
         say(
             f"Warning: {remote.url}/{name} was left out: a local file cannot have this name, or "
-            "not beside another one that differs from it only in upper and lower case."
+            "cannot exist next to another one whose name differs only in upper and lower case."
         )
 
 

@@ -35,7 +35,7 @@ ITK_SHEAR = 1e-4
 """Largest cosine between two axes that ITK reads."""
 
 SAME_PLACE_PX = 0.005
-"""Largest distance between the pixels of two forms that state the same position. The numbers of a
+"""Largest distance between the pixels of two forms that specify the same position. The numbers of a
 rotation by nearly 180 degrees are rounded so much that it may be a thousandth of a pixel."""
 
 
@@ -69,7 +69,7 @@ def header_like(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> tuple[by
 
 
 def with_unit(content: bytes, unit: LengthUnit) -> bytes:
-    """Return an uncompressed file of version 1 that states another unit for the same numbers."""
+    """Return an uncompressed file of version 1 with another unit for the same numbers."""
     code = next(code for code, name in UNITS.items() if name == unit)
     kind, place = PLACES_1["units"]
     stated = struct.unpack_from(kind, content, place)[0]
@@ -85,7 +85,7 @@ def readable_by_itk(
 
     This is the file itself, or a temporary copy if the suffix does not tell whether it is packed,
     if its axes are not quite at right angles, if spacings are missing or negative, or if qform and
-    sform state different positions.
+    sform specify different positions.
 
     Args:
         is_header_only: Whether the copy ends after the header.
@@ -124,7 +124,7 @@ def _as_version_1(path: Path, head: bytes, header: NiftiHeader) -> bytes:
     """Return the header of version 1 with the content of version 2, which ITK does not read.
 
     Raises:
-        DataError: if an axis has more pixels than version 1 can state.
+        DataError: if an axis has more pixels than version 1 can represent.
     """
     if max(header.lengths) > 32_767:
         raise DataError(
@@ -177,11 +177,11 @@ def _corrections(
 
 
 def _are_same_place(header: NiftiHeader) -> bool:
-    """Return whether qform and sform state the same position for the corners of the volume."""
+    """Return whether qform and sform specify the same position for the corners of the volume."""
     last = [max(1, length) - 1 for length in header.lengths[: min(3, header.axes)]]
     corners = np.array(list(itertools.product(*[(0, n) for n in last], *[(0,)] * (3 - len(last)))))
     ends = np.column_stack([corners, np.ones(len(corners))])
-    with np.errstate(all="ignore"):  # A damaged header may state any number.
+    with np.errstate(all="ignore"):  # A damaged header may contain any number.
         apart = np.linalg.norm(ends @ (header.rotation - header.matrix).T, axis=1)
     return bool(apart.max() <= SAME_PLACE_PX * min(header.spacing[: len(last)]))
 

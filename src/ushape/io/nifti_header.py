@@ -49,7 +49,7 @@ class NiftiHeader:
 
     qform: int
     sform: int
-    """Codes that are above 0 if the file states its position as a rotation or as a matrix."""
+    """Codes that are above 0 if the file specifies its position as a rotation or as a matrix."""
 
     slope: tuple[float, ...]
     """Factor of the stored values, and what is added to them; the factor 0 stands for neither."""
@@ -67,7 +67,7 @@ class NiftiHeader:
 
     @property
     def rotation(self) -> np.ndarray:
-        """(3, 4) float64, what qform states in the form of `matrix`.
+        """(3, 4) float64, qform in the form of `matrix`.
 
         Source:
             Description of METHOD 2 in nifti1.h.

@@ -34,13 +34,13 @@ def read_npz(path: Path) -> Pixels:
     """Read the only array of a .npz, arranged as that of a .npy.
 
     Raises:
-        DataError: as for `read`, or if the file holds several arrays.
+        DataError: as for `read`, or if the file contains several arrays.
     """
     with files.reading(path), zipfile.ZipFile(path) as packed:
         names = [info.filename.removesuffix(".npy") for info in packed.infolist()]
         if len(names) != 1:
             raise DataError(
-                f"{path}: the file holds {len(names)} arrays ({', '.join(names[:5])}).",
+                f"{path}: the file contains {len(names)} arrays ({', '.join(names[:5])}).",
                 code="several_arrays",
                 hint="Save one array per file, with numpy.save.",
             )
@@ -91,7 +91,7 @@ def open_rows(path: Path) -> RowReader:
     with path.open("rb") as file:
         shape, _, dtype = _read_header(path, file)
     if min(shape, default=0) < 1:
-        raise files.damaged(path, f"the header states the shape {shape}")
+        raise files.damaged(path, f"according to the header, the shape is {shape}")
     axis = 1 if len(shape) == 4 else 0
     is_color = len(shape) == 3 and shape[-1] <= MAX_CHANNELS
     whole = channels_first(path, placeholder(shape, dtype))

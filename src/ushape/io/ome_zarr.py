@@ -46,7 +46,7 @@ def read(path: Path) -> Pixels:
     """Read an image: (C, y, x) or (C, z, y, x), arranged by the names of its axes if it has any.
 
     A time axis of length 1 is dropped. Axes without names are arranged as in a .npy. The spacing is
-    known if the OME metadata state both scale and unit. A chunk without a file consists of the
+    known if the OME metadata contain both scale and unit. A chunk without a file consists of the
     array's fill value, as defined by Zarr.
 
     Raises:
@@ -167,7 +167,7 @@ def attributes_of(folder: Path) -> dict[str, Any]:
     else:
         attributes = {}
     if not isinstance(attributes, dict):
-        raise files.damaged(folder, "the attributes of the metadata are not a table")
+        raise files.damaged(folder, "the attributes of the metadata are not a JSON object")
     return attributes["ome"] if isinstance(attributes.get("ome"), dict) else attributes
 
 
@@ -176,7 +176,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise files.damaged(path, f"the metadata take {path.stat().st_size} bytes")
     found = json.loads(path.read_bytes())
     if not isinstance(found, dict):
-        raise files.damaged(path, "the file does not hold the metadata of a Zarr array or group")
+        raise files.damaged(path, "the file does not contain the metadata of a Zarr array or group")
     return found
 
 
@@ -205,7 +205,7 @@ def inside(folder: Path, name: Any) -> Path:
     """
     path = folder / str(name)
     if not real_path(path).is_relative_to(real_path(folder)):
-        raise files.damaged(folder, f"the metadata name a folder outside the image ({name!r})")
+        raise files.damaged(folder, f"the metadata refer to a folder outside the image ({name!r})")
     return path
 
 
@@ -224,7 +224,7 @@ def _level_0(
             raise DataError(
                 f"{path}: the folder is neither a Zarr array nor an OME-Zarr image.",
                 code="not_zarr",
-                hint="Name the folder that contains .zarray, zarr.json or .zattrs.",
+                hint="Specify the folder that contains .zarray, zarr.json or .zattrs.",
             )
         return path, [], []
     image = attributes["multiscales"][0]
@@ -298,8 +298,10 @@ def _check_missing(
         if has_files and wanted <= max(EMPTY_BYTES, files.MAX_INFLATION * stored):
             return  # Not all of the millions of files are counted.
     if count > max(EMPTY_CHUNKS, MAX_MISSING * found):
-        raise files.damaged(path, f"the metadata state {count} chunks, but there are {found} files")
-    raise files.damaged(path, f"the metadata state {wanted} bytes, but {stored} are stored")
+        raise files.damaged(
+            path, f"the metadata specify {count} chunks, but there are {found} files"
+        )
+    raise files.damaged(path, f"the metadata specify {wanted} bytes, but {stored} are stored")
 
 
 def _check_blosc(
@@ -322,7 +324,9 @@ def _check_blosc(
                 if len(head) < 16 or claimed != size or start + size > content_bytes:
                     raise files.damaged(path, f"chunk {name} is cut off")
                 if int.from_bytes(head[4:8], "little") > 8 * chunk_values:
-                    raise files.damaged(path, f"chunk {name} unpacks to more than its size")
+                    raise files.damaged(
+                        path, f"chunk {name} is larger than specified when unpacked"
+                    )
 
 
 def chunks_in_shard(info: dict[str, Any]) -> list[int] | None:

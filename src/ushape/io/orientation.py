@@ -1,4 +1,4 @@
-"""Turn pixels by the orientation that EXIF and TIFF state."""
+"""Rotate pixels by the orientation in EXIF and TIFF."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 
 
 def as_displayed(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn stored pixels (..., y, x) by an orientation from 1 to 8, as viewers do."""
+    """Rotate or flip stored pixels (..., y, x) by an orientation from 1 to 8, as viewers do."""
     turned = np.swapaxes(array, -1, -2) if orientation >= 5 else array
     return np.ascontiguousarray(_mirror(turned, orientation))
 
 
 def as_stored(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn displayed pixels (..., y, x) back; inverse of `as_displayed`."""
+    """Undo the orientation of displayed pixels (..., y, x); inverse of `as_displayed`."""
     mirrored = _mirror(array, orientation)
     return np.ascontiguousarray(np.swapaxes(mirrored, -1, -2) if orientation >= 5 else mirrored)
 

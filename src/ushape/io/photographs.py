@@ -1,4 +1,4 @@
-"""Fit masks to photographs that EXIF turns."""
+"""Fit masks to photographs with an EXIF orientation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLEARLY = 1.2
 
 
 def turn_with_image(mask: MaskPixels, path: Path, image: Path) -> MaskPixels:
-    """Return a mask as its image is displayed, if only the image states that it is turned.
+    """Return a mask as its image is displayed, if only the image has an EXIF orientation.
 
     Most programs draw masks on the displayed image, some on the stored pixels. The sizes decide
     which it was; if both are possible, the edges of the image under the outline of the mask do.

@@ -1,4 +1,4 @@
-"""Bring a mask onto the grid of its image, by the positions that both files state."""
+"""Resample a mask to the grid of its image, according to the positions in both files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def place_on(image: Grid, mask: MaskPixels, path: Path) -> MaskPixels:
     """Return the mask on the grid of its image, and remarks about what was done.
 
     A mask without a position, or with another number of axes, is returned as it is. If both files
-    state where they lie, that decides; pixels that the mask does not cover become 0.
+    contain their position, the mask is placed accordingly; pixels that it does not cover become 0.
 
     Args:
         path: File of the mask, for errors.
@@ -68,7 +68,7 @@ def place_on(image: Grid, mask: MaskPixels, path: Path) -> MaskPixels:
 
 
 def _in_unit_of(image: Grid, mask: Grid) -> Grid:
-    """Return the mask's grid with its numbers in the unit of the image, if one file states no unit.
+    """Return the mask's grid with its numbers in the unit of the image, if one file has no unit.
 
     Programs that copy the matrix of an image, but not its unit, write such masks.
     """
@@ -149,8 +149,8 @@ def _refuse_lost(
             f"{_describe(image)}).",
             code="mask_outside_image",
             hint="If the pixels of both files correspond by their index, copy the header of the "
-            "image, for example with mask.CopyInformation(image) in SimpleITK. Otherwise this is "
-            "the mask of another image.",
+            "image, for example with mask.CopyInformation(image) in SimpleITK. Otherwise, "
+            "this is the mask of another image.",
         )
 
 

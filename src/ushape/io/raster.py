@@ -48,9 +48,9 @@ def read(path: Path) -> Pixels:
             raise damaged(path, "the file is not an image, or its start is damaged") from None
         except Image.DecompressionBombError:
             raise DataError(
-                f"{path}: the header states more than {MAX_PIXELS} pixels.",
+                f"{path}: according to the header, the image has more than {MAX_PIXELS} pixels.",
                 code="image_too_large",
-                hint="Cut the image into parts.",
+                hint="Divide the image into parts.",
             ) from None
     palette = _palette_of(image)
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
@@ -66,7 +66,7 @@ def read(path: Path) -> Pixels:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Return the size (y, x) that the header states, as the image is displayed.
+    """Return the size (y, x) in the header, as the image is displayed.
 
     Raises:
         DataError: if the file is not an image.

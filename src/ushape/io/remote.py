@@ -62,7 +62,7 @@ SPARE_BYTES = 1 << 30
 """Space of a disk that is left free, in bytes."""
 
 MAX_WEB_BYTES = 1 << 34
-"""Largest file that is read from a web server, which may state any size."""
+"""Largest file that is read from a web server, which may report any size."""
 
 
 def url_of(path: Path | str) -> str | None:
@@ -76,7 +76,7 @@ def url_of(path: Path | str) -> str | None:
     text = path.as_posix() if isinstance(path, Path) else path
     if NO_SERVER.fullmatch(text) and not Path(text.partition("/")[0]).exists():
         raise ConfigError(
-            f"{text} does not name a bucket or a server.",
+            f"{text} does not contain a bucket or a server.",
             code="no_bucket",
             hint="Write s3://BUCKET/FOLDER. Paths of local files have no protocol.",
         )
@@ -102,7 +102,7 @@ class RemoteFile:
     """Path below the URL, separated by '/'; its own name if the URL is a file."""
 
     size: int | None
-    """Number of bytes; None if the server does not state it."""
+    """Number of bytes; None if the server does not report it."""
 
     version: str
     """Text that changes with the content: the entity tag and the time of the last change."""
@@ -161,7 +161,7 @@ class RemoteFolder:
             raise DataError(
                 f"{self.url}: a web server does not list the files of a folder.",
                 code="remote_not_listed",
-                hint="Name one file, or download the data and name the local folder.",
+                hint="Specify a single file, or download the data and specify the local folder.",
             )
         if self.is_web:
             found = {self._root: self._repeat(lambda: self._fs.info(self._root), self.url)}
@@ -191,7 +191,7 @@ class RemoteFolder:
         return self.url if self.is_file else f"{self.url}/{name}"
 
     def fetch(self, file: RemoteFile, target: Path) -> None:
-        """Copy a file to a local path, atomically; its modification time states its version.
+        """Copy a file to a local path, atomically; its modification time encodes its version.
 
         Raises:
             DataError: if the file no longer exists, may not be read, or has another size than
@@ -233,7 +233,7 @@ class RemoteFolder:
             raise DataError(
                 f"{self.address_of(file.name)} has changed since the files were listed.",
                 code="remote_changed",
-                hint="Repeat the call when no other program writes to the folder.",
+                hint="Run the same command again when no other program writes to the folder.",
             )
 
     def fetch_all(
@@ -287,7 +287,7 @@ class RemoteFolder:
         return self._root if self.is_file else f"{self._root}/{name}"
 
     def _copy_from_web(self, source: str, write: Callable[[bytes], object]) -> None:
-        """Copy a file whose size a server need not state."""
+        """Copy a file whose size a server need not report."""
         received = 0
         with self._fs.open(source, "rb", block_size=0) as file:
             while block := file.read(1 << 20):
@@ -296,7 +296,7 @@ class RemoteFolder:
                     raise DataError(
                         f"{self.url}: the file is larger than {MAX_WEB_BYTES >> 30} GiB.",
                         code="remote_too_large",
-                        hint="Download it yourself, and name the local file.",
+                        hint="Download it manually, and specify the local file.",
                     )
                 write(block)
 
@@ -325,7 +325,7 @@ class RemoteFolder:
                         f"{where}: the server could not be reached for {self._patience_s:.0f} "
                         f"seconds ({without_queries(error)}).",
                         code="remote_unreachable",
-                        hint="What was transferred is kept. Check the connection and the address "
+                        hint="The transferred data are kept. Check the connection and the address "
                         "of the server (AWS_ENDPOINT_URL), and run the same command again to "
                         "continue.",
                     ) from None
@@ -352,7 +352,7 @@ def require_space(folder: Path, needed_bytes: int, what: str, hint: str) -> None
 def _results(
     pool: ThreadPoolExecutor, function: Callable[[T], object], items: Iterable[T]
 ) -> Iterator[object]:
-    """Yield the results of a function; after an exception, begin no further call."""
+    """Yield the results of a function; after an exception, begin no more calls."""
     futures = [pool.submit(function, item) for item in items]
     try:
         for future in futures:
@@ -368,14 +368,14 @@ def _open_filesystem(url: str) -> Any:
         raise ConfigError(
             f"A {protocol}:// address contains a user name or a password.",
             code="credentials_in_url",
-            hint="Leave it out. Set the variables of the provider, such as AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or the configuration file of fsspec.",
+            hint="Omit it. Set the environment variables of the provider, such as "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the configuration file of fsspec.",
         )
     if protocol in LOCAL_PROTOCOLS:
         raise ConfigError(
             f"{shown(url)} is an address of a local file.",
             code="unknown_protocol",
-            hint="Name the path without file://.",
+            hint="Specify the path without file://.",
         )
     fsspec = require_package("fsspec", "remote", f"Reading {protocol}:// addresses")
     options = {"skip_instance_cache": True, "use_listings_cache": False}
@@ -385,7 +385,7 @@ def _open_filesystem(url: str) -> Any:
         raise ConfigError(
             f"{shown(url)}: the protocol {protocol} is unknown.",
             code="unknown_protocol",
-            hint="Known protocols are s3, gs, http, https, and others of fsspec.",
+            hint="Known protocols are s3, gs, http, https, and other protocols of fsspec.",
         ) from None
     except ImportError as error:
         install = {"s3": 'pip install "ushape[remote]"', "gs": "pip install gcsfs"}.get(protocol)

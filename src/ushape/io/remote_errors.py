@@ -30,7 +30,7 @@ LASTING = (
 """System errors of a request that fails again if it is repeated."""
 
 WRONG_PLACE = ("PermanentRedirect", "301")
-"""Codes by which S3 states that a bucket has another address, for example in another region."""
+"""Codes by which S3 reports that a bucket has another address, for example in another region."""
 
 CREDENTIALS_EXPIRED = frozenset(
     (
@@ -130,7 +130,7 @@ def _is_of_network(error: Exception) -> bool:
 
 
 def _status_of(error: Exception) -> int | None:
-    """Return the HTTP status that an exception states; None if it states none.
+    """Return the HTTP status in an exception; None if it has none.
 
     The exceptions of aiohttp have it as `status`, and those of gcsfs as `code`. For a status of
     403, gcsfs raises an OSError that begins with this word and has no error number.
@@ -157,24 +157,26 @@ def _explain_code(code: str, error: Exception, where: str) -> UshapeError | None
     """Return the exception for a code of S3 that concerns all files of a bucket, or None."""
     answer = f"{code}: {without_queries(error)}"
     if code in CREDENTIALS_EXPIRED:
-        clock = "Set the clock of this machine first. " if code == "RequestTimeTooSkewed" else ""
+        clock = (
+            "Correct the clock of this machine first. " if code == "RequestTimeTooSkewed" else ""
+        )
         return TemporaryError(
             f"{where}: the server no longer accepts the credentials ({answer}).",
             code="remote_credentials",
-            hint=f"Renew the credentials, and run the same command again. {clock}What is finished "
-            "is kept.",
+            hint=f"Renew the credentials, and run the same command again. {clock}Finished work is "
+            "kept.",
         )
     if code in CREDENTIALS_WRONG:
         return ConfigError(
             f"{where}: the server does not accept the credentials ({answer}).",
             code="remote_credentials",
-            hint="Correct the access key and its secret (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
-            "AWS_SESSION_TOKEN or AWS_PROFILE), and check that AWS_ENDPOINT_URL is the server that "
-            "they belong to. What is finished is kept.",
+            hint="Correct the access key and its secret (AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN or AWS_PROFILE), and check that "
+            "AWS_ENDPOINT_URL is the server that they belong to. Finished work is kept.",
         )
     if code in WRONG_PLACE:
         return ConfigError(
-            f"{where}: the bucket has another address ({answer}).",
+            f"{where}: the bucket has a different address ({answer}).",
             code="remote_failed",
             hint="Set AWS_DEFAULT_REGION to the region of the bucket, or AWS_ENDPOINT_URL to the "
             "address of its server.",
@@ -200,8 +202,8 @@ def name_error(error: OSError, name: str) -> DataError | None:
         )
     if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY):
         return DataError(
-            f"{name}: two names at the URL cannot exist beside each other in a local folder: a "
-            "file and a folder have the same name, or names differ only in case.",
+            f"{name}: two names at the URL cannot both exist in a local folder: a file and a "
+            "folder have the same name, or names differ only in case.",
             code="remote_name_conflict",
             hint="Rename one of them.",
         )

@@ -265,7 +265,8 @@ def _line_of(name: str, runs: str) -> bytes:
         raise DataError(
             f"{name!r} cannot be the name of an image in a submission.",
             code="submission_name",
-            hint="Rename the image file, without line breaks and control characters.",
+            hint="Rename the image file so that its name contains no line breaks or control "
+            "characters.",
         )
     return line
 

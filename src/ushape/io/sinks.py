@@ -109,7 +109,7 @@ def write_nifti(layout: RowLayout) -> Iterator[RowSink]:
 def write_zarr(layout: RowLayout) -> Iterator[RowSink]:
     """Write an OME-Zarr image of version 0.4: (C, *S) in chunks of one channel and one plane.
 
-    A large flat image has further levels.
+    A large flat image has additional levels.
     """
     library = require_package("zarr", "zarr", str(layout.path))
     lead = () if layout.channels is None else (layout.channels,)
@@ -191,7 +191,8 @@ def create_array(
 def write_tiff(layout: RowLayout) -> Iterator[RowSink]:
     """Write a tiled, deflated TIFF; an OME-TIFF if the spacing is known.
 
-    A large flat image has further levels: as an OME-TIFF in sub-files, otherwise as further pages.
+    A large flat image has additional levels: as an OME-TIFF in sub-files, otherwise as additional
+    pages.
 
     tifffile pulls its tiles from an iterator. It therefore runs in a separate thread, which packs
     one block while the next one is computed.
@@ -344,7 +345,7 @@ def multiscale(
     factors: Sequence[Sequence[float]] | None = None,
     offsets: Sequence[Sequence[float]] | None = None,
 ) -> dict[str, Any]:
-    """Return the axes and the levels of an image as OME-Zarr states them.
+    """Return the axes and the levels of an image in the form of OME-Zarr.
 
     Args:
         axes: Names of the axes of S, in lower case.

@@ -30,7 +30,7 @@ SAME = 1.05
 """Ratio of two resolutions up to which they count as equal."""
 
 PRINTED_MM = 0.1
-"""Length of a pixel from which on a stated resolution is one for printing."""
+"""Length of a pixel from which a given resolution is one for printing."""
 
 OPENSLIDE_ROWS = 256
 """Number of rows that OpenSlide reads together."""
@@ -47,22 +47,22 @@ class Slide:
     def level_at(self, mpp: float) -> int:
         """Return the number of the level that is read for a resolution.
 
-        It is a level of this resolution, up to 5 %, or else the nearest finer one.
+        It is a level of this resolution (within 5%), or else the nearest finer one.
 
         Args:
             mpp: Micrometers per pixel.
 
         Raises:
-            DataError: if the slide does not state its resolution, or is coarser.
+            DataError: if the slide does not specify its resolution, or is coarser.
         """
         stated = [level.spacing_mm for level in self.levels]
         if stated[0] is None:
             raise DataError(
-                f"{self.path}: the slide does not state its resolution, but slides are read at "
+                f"{self.path}: the slide does not specify its resolution, but slides are read at "
                 f"{mpp:g} µm per pixel.",
                 code="missing_spacing",
-                hint="Save the slide with its resolution, or read all slides at their finest level "
-                "with slide_mpp=null.",
+                hint="Save the slide with its resolution, or read all slides at their finest "
+                "level with slide_mpp=null.",
             )
         factors = [mpp / (1e3 * math.sqrt(math.prod(own))) for own in stated if own]
         equal = [n for n, factor in enumerate(factors) if 1 / SAME <= factor <= SAME]
@@ -74,7 +74,7 @@ class Slide:
                 f"{self.path}: the slide has {resolution_text(stated[0])}, which is coarser than "
                 f"the {mpp:g} µm per pixel at which slides are read.",
                 code="slide_too_coarse",
-                hint="Leave the slide out, or choose a coarser resolution with slide_mpp.",
+                hint="Exclude the slide, or choose a coarser resolution with slide_mpp.",
             )
         return finer[-1]
 
@@ -227,7 +227,7 @@ def _check_pages(path: Path, series: Any) -> None:
         page = level.keyframe
         if str(page.photometric.name) == "SEPARATED":
             raise DataError(
-                f"{path}: the slide has the colors of printing (CMYK).",
+                f"{path}: the slide has the colors used in printing (CMYK).",
                 code="unsupported_colors",
                 hint="Convert it to RGB, for example with vips icc_transform or QuPath.",
             )
@@ -317,7 +317,7 @@ def _openslide_level(
 
 
 def _spacing(mpp: Sequence[Any]) -> tuple[float, ...] | None:
-    """Return the spacing (y, x) in mm of the stated micrometers per pixel."""
+    """Return the spacing (y, x) in mm of the given micrometers per pixel."""
     try:
         steps = tuple(float(length) / 1e3 for length in mpp)
     except (TypeError, ValueError):
@@ -326,7 +326,7 @@ def _spacing(mpp: Sequence[Any]) -> tuple[float, ...] | None:
 
 
 def _with_spacings(path: Path, levels: Sequence[RowReader]) -> Slide:
-    """Return the slide of some levels, the first of which has the spacing that the file states.
+    """Return the slide of some levels, the first of which has the spacing in the file.
 
     Raises:
         DataError: if a level is empty or larger than the one before.
@@ -334,7 +334,7 @@ def _with_spacings(path: Path, levels: Sequence[RowReader]) -> Slide:
     first, found = levels[0], list[RowReader]()
     for level in levels:
         if min(level.shape) < 1:
-            raise files.damaged(path, f"the header states the shape {level.shape}")
+            raise files.damaged(path, f"according to the header, the shape is {level.shape}")
         if found and any(
             size > above for size, above in zip(level.shape[1:], found[-1].shape[1:], strict=True)
         ):

@@ -16,7 +16,7 @@ from ushape.io.orientation import as_displayed
 from ushape.types import MaskEncoding, Palette, Pixels, TiffMetadata
 
 HAS_CODECS = tifffile.tifffile.imagecodecs.__name__ == "imagecodecs"
-"""Whether tifffile can unpack LZW, JPEG, Zstandard and further compressions."""
+"""Whether tifffile can unpack LZW, JPEG, Zstandard and other compressions."""
 
 IMAGEJ_TYPES = ("uint8", "uint16", "float32")
 """Types of values that ImageJ reads."""
@@ -35,7 +35,7 @@ DESCRIPTION = 270
 """Number of TIFF's tag ImageDescription."""
 
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
-"""Tags of GeoTIFF that state the place of the pixels on the earth: ModelPixelScale, ModelTiepoint,
+"""Tags of GeoTIFF with the position of the pixels on the earth: ModelPixelScale, ModelTiepoint,
 ModelTransformation, the three tags of GeoKeys, and GDAL's rational polynomial coefficients. The
 value for missing pixels (GDAL_NODATA) is that of the image and has no meaning in a mask."""
 
@@ -47,8 +47,8 @@ def read(path: Path) -> Pixels:
     """Read the pixels as stored: (C, y, x), or (C, z, y, x) if the file has several planes.
 
     The first image series is read, at its full resolution. The spacing is known for OME-TIFF and
-    ImageJ files that name a unit; a resolution for printing is ignored.
-    Values of an image that stores white as 0 are inverted, so that they are those that are shown.
+    ImageJ files that specify a unit; a resolution for printing is ignored. Values of an image that
+    stores white as 0 are inverted, so that they are those that are shown.
 
     Raises:
         DataError: if the file is not a TIFF, is truncated, or has an unsupported structure.
@@ -93,7 +93,7 @@ def _read_open(path: Path, file: tifffile.TiffFile) -> Pixels:
 
 
 def read_size(path: Path) -> tuple[int, ...]:
-    """Return S as the header states it.
+    """Return S according to the header.
 
     Raises:
         DataError: as for `read`, except for the size.
@@ -107,7 +107,7 @@ def read_size(path: Path) -> tuple[int, ...]:
 
 
 def read_orientation(path: Path) -> int:
-    """Return the orientation that the tag states, 1 to 8.
+    """Return the orientation in the tag, 1 to 8.
 
     Raises:
         DataError: if the file is not a TIFF.
@@ -133,7 +133,7 @@ def write(
     like = like or TiffMetadata()
     options: dict[str, Any] = {"extratags": like.geo_tags}
     is_flat = encoding.kind in ("values", "one_hot") and not encoding.white_is_zero
-    # ImageJ defines no other types, and no palettes beside its axes.
+    # ImageJ defines no other types, and no palettes in addition to its axes.
     if is_flat and len(like.imagej_axes) == array.ndim and str(array.dtype) in IMAGEJ_TYPES:
         options["imagej"] = True
         options["metadata"] = {"axes": like.imagej_axes, **like.imagej}
@@ -144,7 +144,7 @@ def write(
 
 
 def photometric_of(encoding: MaskEncoding) -> dict[str, Any]:
-    """Return the arguments of tifffile that state the meaning of the values."""
+    """Return the arguments of tifffile that define the meaning of the values."""
     if encoding.kind == "palette" and encoding.palette:
         table = np.zeros((3, 256), dtype=np.uint16)
         table[:, : len(encoding.palette)] = 257 * np.asarray(encoding.palette, dtype=np.uint16).T
@@ -175,7 +175,7 @@ def invert(values: np.ndarray, bits: int | None = None) -> np.ndarray:
 
 
 def metadata_of(file: tifffile.TiffFile, axes: str) -> TiffMetadata:
-    """Return what the first page states about the place of the pixels.
+    """Return the metadata of the first page about the position of the pixels.
 
     Args:
         axes: Names of the axes of the series.
@@ -297,7 +297,7 @@ def arrange_series(path: Path, series: Any) -> tuple[np.ndarray, str, np.ndarray
 
 
 def steps_mm(file: tifffile.TiffFile) -> dict[str, float]:
-    """Return the distance between pixels in millimeters along Z, Y and X, where it is stated."""
+    """Return the distance between pixels in millimeters along Z, Y and X, where it is specified."""
     steps: dict[str, float] = {}
     if file.is_ome and file.ome_metadata:
         root = ElementTree.fromstring(file.ome_metadata)

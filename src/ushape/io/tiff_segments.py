@@ -37,7 +37,7 @@ def open_rows(path: Path, closing: ExitStack) -> RowReader | None:
     file = closing.enter_context(tifffile.TiffFile(path, _multifile=False))
     series = _Series(path=path, file=file, stored=tiff.first_series(path, file))
     if min(series.stored.shape, default=0) < 1:
-        raise files.damaged(path, f"the header states the shape {series.stored.shape}")
+        raise files.damaged(path, f"according to the header, the shape is {series.stored.shape}")
     if not series.is_separable():
         return None
     present = path.stat().st_size

@@ -31,11 +31,11 @@ from ushape.types import (
     ShapesMask,
 )
 
-BLACK_AND_WHITE = "Masks with soft edges have to be saved as black and white, in a lossless format."
+BLACK_AND_WHITE = "Masks with soft edges must be saved in black and white, in a lossless format."
 
 NUMBERED_PART = (
-    "If the values are object numbers, they cannot be read from one folder per class. Do not "
-    "convert them to black and white, which merges touching objects. Save objects and classes as "
+    "If the values are object ids, they cannot be read from one folder per class. Do not convert "
+    "such masks to black and white, which merges touching objects. Save objects and classes as "
     "COCO or GeoJSON, or train a single class with --masks FOLDER --set labels.instances=true."
 )
 
@@ -44,8 +44,8 @@ def read_annotation(mask: Mask, image: Path | None = None) -> MaskPixels:
     """Read a mask as one integer code per pixel.
 
     Args:
-        image: Image that the mask belongs to; if both files state their position, the mask is
-            brought onto its grid.
+        image: Image that the mask belongs to; if both files contain their position, the mask is
+            resampled to its grid.
 
     Shapes:
         returns: codes (*S). For parts: 0, or the value of the last part that covers the pixel.
@@ -87,7 +87,7 @@ def _on_grid(mask: MaskPixels, path: Path, image: Path | None) -> MaskPixels:
 
 
 def size_of(mask: Mask) -> tuple[int, ...] | None:
-    """Return S of a mask as its header states it; None if that is not known.
+    """Return S of a mask according to its header; None if that is not known.
 
     Raises:
         DataError: if the format is unknown or the header is damaged.
@@ -112,7 +112,7 @@ def _read_parts(mask: MaskParts, image: Path | None) -> MaskPixels:
                 f"{path} has {size_text(part.shape)} pixels, but {mask.paths[0]} has "
                 f"{size_text(canvas.codes.shape)}.",
                 code="mask_size_mismatch",
-                hint="All masks of an image must have its size.",
+                hint="All masks of an image must have the size of the image.",
             )
         inside = part != 0
         values = part[inside]
@@ -127,7 +127,7 @@ def _read_parts(mask: MaskParts, image: Path | None) -> MaskPixels:
             canvas.draw((slice(None),) * part.ndim, inside, value)
         elif values.size:  # Numbers of objects are not needed; they take four bytes for each pixel.
             canvas.codes[inside] = value
-    assert canvas is not None, "a mask has at least one part"
+    assert canvas is not None, "a mask has at least one file"
     return MaskPixels(
         codes=canvas.codes,
         encoding=MaskEncoding(dtype=str(canvas.codes.dtype), suffix=suffix),
@@ -146,7 +146,7 @@ def _read_shapes(mask: ShapesMask) -> MaskPixels:
         height, width = found.size or io.read(mask.image).array.shape[1:]
     if height * width > MAX_PIXELS:
         raise DataError(
-            f"{mask}: the file states {height} × {width} pixels.",
+            f"{mask}: according to the file, the image has {height} × {width} pixels.",
             code="shapes_invalid",
             hint="Height and width must be those of the image file.",
         )
@@ -161,7 +161,7 @@ def _read_shapes(mask: ShapesMask) -> MaskPixels:
 
 
 def _read_page(mask: MaskPage, image: Path | None) -> MaskPixels:
-    """Return one plane of a stack of masks, or one volume of a mask in time."""
+    """Return one plane of a stack of masks, or one volume of a time series of masks."""
     if io.suffix_of(mask.path) in io.itk.ITK_READERS:
         return _on_grid(io.read_mask(mask.path, mask.page), mask.path, image)
     whole = io.read_mask(mask.path)

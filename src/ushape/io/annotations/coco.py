@@ -89,11 +89,12 @@ def _check_image(path: Path, entry: Mapping[str, Any], annotations: int) -> None
         raise DataError(
             f"{path}: image {entry['id']} has {annotations} annotations, but only {pixels} pixels.",
             code="coco_invalid",
-            hint="Remove annotations that are listed again and again.",
+            hint="Remove annotations that are listed repeatedly.",
         )
     if not 0 < pixels <= MAX_PIXELS or min(height, width) < 1:
         raise DataError(
-            f"{path}: image {entry['id']} states {entry['height']} × {entry['width']} pixels.",
+            f"{path}: according to the file, image {entry['id']} has {entry['height']} × "
+            f"{entry['width']} pixels.",
             code="coco_invalid",
             hint="Height and width must be those of the image file.",
         )
@@ -117,7 +118,7 @@ def _by_id(path: Path, what: str, entries: list[Any]) -> dict[int | str, Any]:
 def draw_coco(mask: CocoMask) -> MaskPixels:
     """Draw the annotations of an image, later ones over earlier ones.
 
-    Each annotation is an object, except for crowds, whose objects are not told apart.
+    Each annotation is an object, except for crowds, whose objects are not distinguished.
 
     Shapes:
         returns: codes (*S): 0, or the position of the category, counted from 1.
@@ -156,8 +157,8 @@ def _rasterize(mask: CocoMask, entry: Mapping[str, Any], size: tuple[int, int]) 
         raise DataError(
             f"{where} has no segmentation.",
             code="coco_invalid",
-            hint="A bounding box does not determine the pixels of an object. Draw its outline, or "
-            "remove the annotation.",
+            hint="A bounding box does not determine the pixels of an object. Draw the outline of "
+            "the object, or remove the annotation.",
         )
     try:
         if isinstance(drawn, dict):
@@ -198,12 +199,14 @@ def _fill_runs(counts: Any, stated: Any, size: tuple[int, int]) -> Patch:
         ValueError: if they do not fit the image.
     """
     if tuple(stated) != size:
-        raise ValueError(f"it has the size {list(stated)}, the image {list(size)}")
+        raise ValueError(f"its size is {list(stated)}, but that of the image is {list(size)}")
     runs = _unpack_counts(counts) if isinstance(counts, str) else [int(run) for run in counts]
     if min(runs, default=0) < 0:
         raise ValueError("a run has a negative length")
     if sum(runs) != math.prod(size):
-        raise ValueError(f"its runs have {sum(runs)} pixels in total, the image {math.prod(size)}")
+        raise ValueError(
+            f"its runs have {sum(runs)} pixels in total, but the image has {math.prod(size)}"
+        )
     return _patch_of(runs, size[0])
 
 

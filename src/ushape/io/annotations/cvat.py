@@ -75,7 +75,7 @@ def _refuse_entities(path: Path) -> None:
 def _image_of(element: ElementTree.Element, name: str) -> ImageShapes:
     size = int(element.attrib["height"]), int(element.attrib["width"])
     if min(size) < 1 or math.prod(size) > MAX_PIXELS:
-        raise ValueError(f"the image {name} states {size[0]} × {size[1]} pixels")
+        raise ValueError(f"the size of the image {name} is {size[0]} × {size[1]} pixels")
     drawn = [one for one in element if one.tag in KINDS]
     drawn.sort(key=lambda one: int(one.attrib.get("z_order", 0)))  # Stable: equal ones stay.
     shapes = []
@@ -119,10 +119,10 @@ def _patch_of(values: Mapping[str, str]) -> PixelPatch:
     runs = np.array([int(run) for run in values["rle"].split(",")], dtype=np.int64)
     if min(height, width, *runs + 1) < 1 or height * width > MAX_PIXELS:
         raise ValueError("it has an impossible size or run length")
-    # CVAT leaves out the last run if it is off.
+    # CVAT omits the last run if it is off.
     total = int(runs.sum())
     if total > height * width:
-        raise ValueError(f"its runs have {total} pixels, its box {height * width}")
+        raise ValueError(f"its runs have {total} pixels, but its box has {height * width}")
     inside = np.zeros(height * width, dtype=bool)
     inside[:total] = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return PixelPatch(
@@ -132,7 +132,7 @@ def _patch_of(values: Mapping[str, str]) -> PixelPatch:
 
 def _invalid(path: Path, what: str) -> DataError:
     return DataError(
-        f"{path}: cannot be read as annotations of CVAT: {what}.",
+        f"{path}: cannot be read as CVAT annotations: {what}.",
         code="shapes_invalid",
         hint='Export the task from CVAT again, as "CVAT for images 1.1".',
     )

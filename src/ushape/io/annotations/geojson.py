@@ -80,7 +80,7 @@ def _shapes_of(feature: Any, place: str, group: str) -> tuple[float, list[Shape]
     geometry, properties = feature["geometry"], feature.get("properties") or {}
     plane = geometry.get("plane") or {}
     if max(int(plane.get("z", 0)), int(plane.get("t", 0))) > 0:
-        raise ValueError("it lies on another plane than the first one")
+        raise ValueError("it lies on a different plane than the first one")
     label, kind = _label_of(properties), str(geometry["type"])
     if kind not in ("Polygon", "MultiPolygon"):
         return 0.0, [Shape(label=label, place=place, area=None, kind=kind)]

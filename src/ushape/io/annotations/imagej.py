@@ -55,8 +55,8 @@ def read_rois(path: Path) -> ImageShapes:
         raise DataError(
             f"{path}: the regions cannot be read ({last_line(error)}).",
             code="shapes_invalid",
-            hint="Save the regions of an image of one plane in ImageJ's ROI Manager (More > Save), "
-            "as x.zip for the image x.tif.",
+            hint="Save the regions of an image with a single plane in ImageJ's ROI Manager (More "
+            "> Save), as x.zip for the image x.tif.",
         ) from None
     return ImageShapes(shapes=tuple(shapes))
 
@@ -88,7 +88,7 @@ def _regions_in(path: Path) -> list[tuple[str, bytes]]:
     with zipfile.ZipFile(path) as archive:
         entries = [one for one in archive.infolist() if _is_region(one.filename)]
         if (claimed := sum(entry.file_size for entry in entries)) > MAX_BYTES:
-            raise ValueError(f"they claim {claimed} bytes")
+            raise ValueError(f"their size is {claimed} bytes according to the file")
         return [(Path(one.filename).stem, archive.read(one)) for one in entries]
 
 
@@ -105,7 +105,7 @@ def _shape_of(roifile: Any, region: Any, place: str, name: str) -> Shape:
         area = Rings(outlines=tuple(Outline(points=as_points(ring)) for ring in rings))
     elif kind in ("rect", "oval"):
         if region.rounded_rect_arc_size:
-            raise ValueError(f"{place} is a rectangle with round corners")
+            raise ValueError(f"{place} is a rectangle with rounded corners")
         area = Outline(points=_within_box(region, kind))
     elif kind in ("polygon", "freehand", "traced"):
         points = as_points(region.coordinates())

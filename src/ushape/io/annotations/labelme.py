@@ -46,12 +46,12 @@ def read_labelme_json(path: Path) -> dict[str, Any]:
     Raises:
         DataError: if the file cannot be read or has no list of shapes.
     """
-    values = read_json(path, DataError, code="json_invalid", hint="Save it in LabelMe again.")
+    values = read_json(path, DataError, code="json_invalid", hint="Save the file again in LabelMe.")
     if not is_labelme(values):
         raise DataError(
             f"{path}: the file has no list of shapes.",
             code="shapes_invalid",
-            hint="Save it in LabelMe again, or remove it.",
+            hint="Save the file again in LabelMe, or remove it.",
         )
     return dict(values)
 
@@ -73,7 +73,7 @@ def _size_of(path: Path, values: dict[str, Any]) -> tuple[int, int] | None:
         raise DataError(
             f"{path}: imageHeight is {height!r} and imageWidth is {width!r}.",
             code="shapes_invalid",
-            hint="Both must be those of the image in pixels.",
+            hint="Both must match the size of the image in pixels.",
         )
     return int(height), int(width)
 
@@ -109,5 +109,7 @@ def _patch_of(encoded: str, points: np.ndarray) -> PixelPatch:
     left, top, right, bottom = np.rint(points).astype(int).ravel()
     with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True)), formats=["PNG"]) as png:
         if png.size != (right - left + 1, bottom - top + 1):
-            raise ValueError(f"its mask has {png.size} pixels, which is not the size of its box")
+            raise ValueError(
+                f"its mask has {png.size} pixels, which differs from the size of its box"
+            )
         return PixelPatch(top=int(top), left=int(left), inside=np.asarray(png) != 0)

@@ -135,15 +135,15 @@ def draw_structures(mask: ShapesMask) -> MaskPixels:
         returns: codes (*S): 0, or the position of the region in `classes`, counted from 1.
 
     Raises:
-        DataError: if the image states no position, or if a contour is not parallel to its slices,
-            or if most contours lie outside of the image.
+        DataError: if the image has no position, if a contour is not parallel to its slices, or if
+            most contours lie outside the image.
     """
     structures = read_structures(mask.path)
     grid = io.read_grid(mask.image)
     if grid is None or len(grid.shape) != 3:
         raise DataError(
-            f"{mask.image}: the image does not state its position in the patient, so the contours "
-            f"in {mask.path} cannot be drawn on it.",
+            f"{mask.image}: the image does not contain its position in the patient, so the "
+            f"contours in {mask.path} cannot be drawn on it.",
             code="contours_unplaced",
             hint="Use the DICOM series that the contours were drawn on.",
         )
@@ -163,11 +163,11 @@ def draw_structures(mask: ShapesMask) -> MaskPixels:
         drawn.append((size, code_of[roi_key(roi.name)], patches))
     if lost > MAX_LOST * total:
         raise DataError(
-            f"{mask.path}: {lost} of {pluralize(total, 'contour')} lie outside of {mask.image}, "
+            f"{mask.path}: {lost} of {pluralize(total, 'contour')} lie outside {mask.image}, "
             "according to the positions in the files.",
             code="mask_outside_image",
-            hint="These are the contours of another series. Keep the series that they were drawn "
-            "on beside them.",
+            hint="These are the contours of another series. Keep them next to the series that "
+            "they were drawn on.",
         )
     codes = np.zeros(grid.shape, np.min_scalar_type(max(code_of.values(), default=0)))
     for _, code, patches in sorted(drawn, key=lambda one: -one[0]):
@@ -207,8 +207,8 @@ def _slices_of(
                 f"{mask.path}: a contour of {roi.name} is not parallel to the slices of "
                 f"{mask.image}.",
                 code="contours_not_on_slices",
-                hint="Keep the series that the contours were drawn on beside them, or save them as "
-                "a label map (NIfTI or NRRD), for example with 3D Slicer.",
+                hint="Keep the contours next to the series that they were drawn on, or save them "
+                "as a label map (NIfTI or NRRD), for example with 3D Slicer.",
             )
         middle = float(along[:, 0].mean())
         place = int(np.floor(middle + 0.5))
@@ -253,7 +253,7 @@ def _remarks_on(
     count = pluralize(len(roi.contours), "contour")
     found = []
     if outside:
-        found.append(f"{outside} of {count} of {roi.name} lie outside of the image")
+        found.append(f"{outside} of {count} of {roi.name} lie outside the image")
     if between:
         found.append(
             f"{between} of {count} of {roi.name} lie between slices and belong to the nearest one"

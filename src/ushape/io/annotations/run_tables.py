@@ -1,4 +1,4 @@
-"""CSV tables of run lengths, as in competitions of Kaggle: one row per object or per image."""
+"""CSV tables of run lengths, as in Kaggle competitions: one row per object or per image."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def read_run_table(path: Path) -> Mapping[str, ImageShapes]:
     """
     columns = find_run_columns(path)
     if columns is None:
-        raise _invalid(path, "the first line does not name columns of images and run lengths")
+        raise _invalid(path, "the first line has no columns for images and run lengths")
     found: dict[str, list[Shape]] = {}
     for number, row in _rows_of(path):
         if len(row) != len(columns.names):
@@ -125,5 +125,6 @@ def _invalid(path: Path, what: str) -> DataError:
     return DataError(
         f"{path}: cannot be read as a table of run lengths: {what}.",
         code="shapes_invalid",
-        hint="Name the columns in the first line: ImageId,EncodedPixels, and optionally ClassId.",
+        hint="Write the names of the columns in the first line: ImageId,EncodedPixels, and "
+        "optionally ClassId.",
     )

@@ -59,7 +59,7 @@ class Outline:
         if not self.may_leave and (beyond > np.maximum(2, MAX_OUTSIDE * width_height)).any():
             x, y = points[beyond.max(axis=1).argmax()]
             raise ValueError(
-                f"the point ({x:g}, {y:g}) is outside of the image of {size[1]} × {size[0]} pixels "
+                f"the point ({x:g}, {y:g}) is outside the image of {size[1]} × {size[0]} pixels "
                 "(width × height)"
             )
         top, left, turns = winding_numbers(points, size)
@@ -67,7 +67,9 @@ class Outline:
         double = int(((turns != 0) & ~inside).sum())
         remarks = []
         if double > max(4, 0.01 * inside.sum()):
-            remarks.append(f"overlaps itself; {double} pixels that it encloses twice are outside")
+            remarks.append(
+                f"overlaps itself; {double} pixels that it encloses twice count as outside"
+            )
         return (top, left, inside), remarks
 
 
@@ -178,7 +180,7 @@ class ImageShapes:
 
     shapes: tuple[Shape, ...]
     size: tuple[int, int] | None = None
-    """Height and width of the image in pixels, if the file states them."""
+    """Height and width of the image in pixels, if the file contains them."""
 
 
 def as_points(values: Any) -> np.ndarray:
@@ -218,7 +220,7 @@ def draw_shapes(
         if shape.area is None:
             raise ValueError(f"{shape.place} is a {shape.kind}, which has no area")
         if shape.label not in code_of:
-            raise ValueError(f"{shape.place} has the label {shape.label!r}, which is new")
+            raise ValueError(f"{shape.place} has the unknown label {shape.label!r}")
         try:
             (top, left, inside), own = shape.area.fill(size)
         except (ValueError, OverflowError) as error:

@@ -30,7 +30,7 @@ def shapes_within(mask: ShapesMask) -> tuple[Sequence[Shape], tuple[int, int]]:
     Raises:
         DataError: if the file cannot be read, or has shapes that are not polygons in pixels.
     """
-    assert mask.box is not None, "asked for a part"
+    assert mask.box is not None, "only called for a part of an image"
     changed = mask.path.stat().st_mtime_ns if mask.path.exists() else 0
     found = _read_bounds(replace(mask, box=None, scale=(1.0, 1.0)), mask.path, changed)
     (top, bottom), (left, right) = mask.box

@@ -57,10 +57,10 @@ def _shape_of(path: Path, number: int, words: list[str], has_boxes: bool) -> Sha
         return Shape(label=label, place=place, area=None, kind="bounding box")
     if not label or len(values) < 4 or len(values) % 2:
         raise DataError(
-            f"{path}: {place} has {len(words)} words, which are not a class number followed by x "
-            "and y of each point.",
+            f"{path}: {place} has {len(words)} words, which are not a class number followed by "
+            "the x and y of each point.",
             code="shapes_invalid",
-            hint="Export the labels in the format of YOLO segmentation.",
+            hint="Export the labels in YOLO segmentation format.",
         )
     return Shape(
         label=label, place=place, area=Outline(points=values.reshape(-1, 2), unit="fraction")

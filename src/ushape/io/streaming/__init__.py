@@ -36,8 +36,8 @@ class Bands:
     Attributes:
         shape: (C, *S), palettes converted to their colors.
         dtype: Type of the bands.
-        spacing_mm: Distance between pixel centers along each axis of S, if the file states it.
-        tiff: What a TIFF states about the place of its pixels.
+        spacing_mm: Distance between pixel centers along each axis of S, if the file contains it.
+        tiff: Metadata of a TIFF about the position of its pixels.
         orientation: EXIF orientation of the file, 1 to 8; bands are those of the displayed image.
         finest_shape: S of the finest level of a slide, otherwise that of the image.
     """
@@ -76,7 +76,7 @@ class Bands:
         """
         if not 0 <= first < last <= self.shape[1]:
             raise DataError(
-                f"{self.path}: rows {first} to {last} were asked for; the image has "
+                f"{self.path}: rows {first} to {last} were requested, but the image has "
                 f"{self.shape[1]}.",
                 code="rows_out_of_range",
                 hint="Rows are counted from 0; the second number is the row after the last one.",
@@ -108,10 +108,10 @@ class Bands:
         )
         if not is_inside:
             raise DataError(
-                f"{self.path}: {box_text(box)} were asked for; the image has "
+                f"{self.path}: {box_text(box)} were requested, but the image has "
                 f"{size_text(self.shape[1:])}.",
                 code="rows_out_of_range",
-                hint="Restore the file as it was when the data were listed.",
+                hint="Restore the file to its state when the data were listed.",
             )
         if self._source.read_box is None:
             (first, last), *others = box
@@ -206,9 +206,9 @@ def _open_source(path: Path, closing: ExitStack) -> RowReader | None:
 
 
 def read_spacing(path: Path) -> tuple[float, ...] | None:
-    """Return the pixel spacing in mm along each axis of S, if the file states it.
+    """Return the pixel spacing in mm along each axis of S, if the file contains it.
 
-    Pixels are decoded only if neither the header states it nor the file can be read in bands.
+    Pixels are decoded only if the header does not contain it and the file cannot be read in bands.
 
     Raises:
         DataError: as for `io.read`.
@@ -280,7 +280,7 @@ class BandWriter:
                 f"{self._layout.path}: a band of shape {band.shape} was written, but {left} of "
                 f"{shape[0]} rows of shape {shape[1:]} are left.",
                 code="band_mismatch",
-                hint="Write bands of the image's width, in order.",
+                hint="Write bands with the width of the image, in order.",
             )
         while len(rows):
             rows = rows[self._take(rows) :]
@@ -296,7 +296,7 @@ class BandWriter:
             raise DataError(
                 f"{self._layout.path}: only {self._written} of {length} rows were written.",
                 code="bands_missing",
-                hint="Write all bands before the writer is closed.",
+                hint="Write all bands before closing the writer.",
             )
 
     def _take(self, rows: np.ndarray) -> int:

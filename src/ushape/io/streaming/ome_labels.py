@@ -32,7 +32,7 @@ Step = dict[str, Any]
 """A coordinate transformation of OME-Zarr."""
 
 MADE_BY = "ushape"
-"""Key of the attributes of a label image that states what it was made by."""
+"""Key of the attributes of a label image with what it was made by."""
 
 MAX_PLANES = 16
 """Largest number of planes that are packed together."""
@@ -43,7 +43,7 @@ BLOCK_BYTES = 1 << 28
 
 @dataclass(frozen=True, kw_only=True)
 class LabelStyle:
-    """What a label image states about its values, besides its pixels."""
+    """Metadata of a label image about its values."""
 
     names: Mapping[int, str]
     """Name of the class that a value shows."""
@@ -126,7 +126,7 @@ def read_levels(path: Path) -> ImageLevels:
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError, RecursionError):
         raise DataError(
-            f"{path} is not an OME-Zarr image of version 0.4 or 0.5, or is damaged, so that label "
+            f"{path} is not an OME-Zarr image of version 0.4 or 0.5, or is damaged, so label "
             "images cannot be added to it.",
             code="not_ome_zarr",
             hint="Predict without --zarr-labels, or convert the image, for example with "

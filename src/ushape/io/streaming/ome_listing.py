@@ -78,7 +78,7 @@ def update_listing(folder: Path, labels: Path, name: str, *, is_new: bool) -> No
     group = labels / name
     for node in [labels, group, *sorted(path for path in group.iterdir() if path.is_dir())]:
         nodes |= _metadata_of(node, folder, is_new=is_new)
-    # Readers expect the nodes of one group beside each other.
+    # Readers expect the nodes of one group next to each other.
     ordered = sorted(nodes.items(), key=lambda pair: (pair[0].count("/"), pair[0]))
     nodes.clear()
     nodes |= dict(ordered)
@@ -94,7 +94,7 @@ def _nodes_of(folder: Path, stored: Listing, *, is_new: bool) -> dict[str, Any]:
     consolidated = stored.get("consolidated_metadata") if is_new else stored
     nodes = consolidated.get("metadata") if isinstance(consolidated, dict) else None
     if not isinstance(nodes, dict):
-        raise damaged(folder, "the consolidated metadata are not a table")
+        raise damaged(folder, "the consolidated metadata are not a JSON object")
     return nodes
 
 

@@ -46,7 +46,7 @@ class Pyramid:
 
     spacing_mm: tuple[float, ...] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    """Further attributes of the image, beside those of OME."""
+    """Attributes of the image in addition to those of OME."""
 
     label: Mapping[str, Any] | None = None
     """Attributes `image-label` of a label image; None for other images."""

@@ -1,4 +1,4 @@
-"""Read whole-slide images at a stated resolution, in bands and boxes."""
+"""Read whole-slide images at a given resolution, in bands and boxes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ushape.types import Box, RowReader
 
 
 def open_bands_at(path: Path, mpp: float | None) -> Bands:
-    """Open an image, a slide at a stated resolution, to read it in bands.
+    """Open an image, or a slide at a given resolution, to read it in bands.
 
-    The level of this resolution, up to 5 %, is read as it is. Otherwise areas of the nearest finer
+    The level of this resolution (within 5%) is read as it is. Otherwise, areas of the nearest finer
     level are averaged exactly.
 
     Args:
         mpp: Micrometers per pixel; None: an image of any format as it is stored.
 
     Raises:
-        DataError: as for `io.read`, or if the slide does not state its resolution, or is coarser.
+        DataError: as for `io.read`, or if the slide does not specify its resolution, or is coarser.
         MissingPackageError: if the package that reads the slide is not installed.
     """
     if mpp is None:
