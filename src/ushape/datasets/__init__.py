@@ -1,4 +1,4 @@
-"""Datasets that can be downloaded by name. A new one is an entry in SOURCES."""
+"""Datasets that can be downloaded by name. To add one, add an entry to SOURCES."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Archive:
     """Name of the file of a competition, or last part of the web address."""
 
     size_bytes: int | None = None
-    """Expected size; None: the size that the server states."""
+    """Expected size; None: the size that the server reports."""
 
     sha256: str | None = None
     """Expected checksum, hexadecimal; None if none is published."""
@@ -28,7 +28,7 @@ class Archive:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a dataset comes from, and how to recognize that it is complete."""
+    """Source of a dataset, and how to recognize that it is complete."""
 
     terms: str
     """License and citation."""
@@ -71,7 +71,7 @@ class Source:
 
 SOURCES = {
     "lgg": Source(
-        terms="Brain MRI of TCGA-LGG. License: CC BY-NC-SA 4.0 as commonly cited; see the Kaggle "
+        terms="Brain MRI of TCGA-LGG. License: commonly cited as CC BY-NC-SA 4.0; see the Kaggle "
         "page. Cite Buda et al. 2019 and Mazurowski et al. 2017.",
         folders=("kaggle_3m",),
         images="kaggle_3m/*/*[0-9].tif",
@@ -91,8 +91,8 @@ SOURCES = {
         archives=(Archive(name="train.zip"), Archive(name="train_masks.zip")),
     ),
     "isbi2012": Source(
-        terms="EM sections. License: none stated with the data; the authors allowed research use. "
-        "Cite Cardona et al. 2010 and Arganda-Carreras et al. 2015.",
+        terms="EM sections. License: none specified with the data; the authors allowed research "
+        "use. Cite Cardona et al. 2010 and Arganda-Carreras et al. 2015.",
         folders=("train",),
         images="train/image*/[!.]*",
         masks="train/label*/[!.]*",
@@ -115,7 +115,7 @@ STACKS = {
 
 
 def arrange(unpacked: Path, source: Source) -> Path:
-    """Put the content of an unpacked archive in order, and return the folder of the dataset.
+    """Rearrange the content of an unpacked archive, and return the folder of the dataset.
 
     Raises:
         DataError: if the dataset is not found, or there are two copies with different files.
@@ -152,7 +152,8 @@ def count_cases(folder: Path, source: Source) -> int:
             f"{folder} contains {images} images ({source.images}) and {masks} masks "
             f"({source.masks}).",
             code="unexpected_dataset",
-            hint="It is incomplete, or a different dataset. Move it away and fetch it again.",
+            hint="The dataset is incomplete, or a different one. Move it to another folder and "
+            "fetch it again.",
         )
     return masks
 

@@ -36,7 +36,7 @@ def download(
     """Download a file through `target`.partial, which a later call continues.
 
     Args:
-        size_bytes: Size of the complete file; None: the size that the server states.
+        size_bytes: Size of the complete file; None: the size that the server reports.
         sha256: Checksum of the complete file, hexadecimal.
 
     Raises:
@@ -49,7 +49,7 @@ def download(
         raise ConfigError(
             f"{address} is not a web address.",
             code="invalid_address",
-            hint="Addresses begin with https://. A local file is named by its path.",
+            hint="Web addresses begin with https://. To use a local file, specify its path.",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, marker = _beside(target, ".partial"), _beside(target, ".marker")
@@ -59,12 +59,12 @@ def download(
             break
         cut = f"after {partial.stat().st_size} of {expected or 'unknown'} bytes"
         if attempt < ATTEMPTS:
-            say(f"The download was cut off {cut}; continuing.")
+            say(f"The download was interrupted {cut}; continuing.")
     else:
         raise DataError(
-            f"{address}: the download was cut off {cut}.",
+            f"{address}: the download was interrupted {cut}.",
             code="download_incomplete",
-            hint="What was received is kept. Run the same command again to continue.",
+            hint="The received data are kept. Run the same command again to continue.",
         )
     try:
         check_file(partial, address, size_bytes=size_bytes or expected, sha256=sha256)
@@ -85,7 +85,7 @@ def check_file(file: Path, origin: str, *, size_bytes: int | None, sha256: str |
     size = file.stat().st_size
     if size_bytes is not None and size != size_bytes:
         raise DataError(
-            f"{origin}: the file has {size} bytes, expected {size_bytes}.",
+            f"{origin}: the file has {size} bytes instead of the expected {size_bytes}.",
             code="download_mismatch",
             hint="The file is damaged or a different one. Try again, or use another address.",
         )
@@ -107,7 +107,7 @@ def _receive(
     """Append to `partial` what the server sends.
 
     Returns:
-        Whether the file is complete, and its size; None if the server does not state it.
+        Whether the file is complete, and its size; None if the server does not report it.
     """
     if restart:
         _forget(partial, marker)
@@ -206,12 +206,12 @@ def _unreachable(address: str, reason: str) -> DataError:
     return DataError(
         f"{address}: the file cannot be downloaded ({reason}).",
         code="download_failed",
-        hint="Check the address and the connection, then run the same command again; what was "
-        "received is kept. Or name another address, or a local archive, with --from.",
+        hint="Check the address and the connection, then run the same command again; the received "
+        "data are kept. Or specify another address, or a local archive, with --from.",
     )
 
 
-BY_HAND = "Or download the archive manually from {page} and name it with --from."
+BY_HAND = "Or download the archive manually from {page} and specify it with --from."
 CREDENTIALS = (
     "Create a token at kaggle.com under Settings, API. Save it as ~/.kaggle/kaggle.json, or set "
     "KAGGLE_USERNAME and KAGGLE_KEY, or KAGGLE_API_TOKEN."
@@ -237,7 +237,7 @@ def kagglehub() -> KaggleClient:
         MissingPackageError: if it is not installed.
     """
     client: KaggleClient = require_package(
-        "kagglehub", "kaggle", "Downloading from Kaggle (instead of naming an archive with --from)"
+        "kagglehub", "kaggle", "Downloading from Kaggle (instead of using an archive with --from)"
     )
     return client
 
@@ -299,7 +299,7 @@ def _explain(source: Source, error: Exception) -> NoReturn:
         raise DataError(
             f"Kaggle no longer offers {source.competition or source.dataset}: {message}.",
             code="download_failed",
-            hint=f"See {source.page}. A local archive can be named with --from.",
+            hint=f"See {source.page}. You can specify a local archive with --from.",
         ) from None
     raise DataError(
         f"The Kaggle client failed: {message}.",

@@ -81,10 +81,10 @@ def write_data_set(folder: Path, count: int, config: SyntheticConfig, seed: int)
         ConfigError: if the seed is negative.
         DataError: if the folder is not empty.
     """
-    check_range("The seed", seed, 0, hint="Choose a whole number from 0.")
+    check_range("The seed", seed, 0, hint="Choose an integer of at least 0.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
-            f"{folder} is not empty.", code="folder_not_empty", hint="Name a new folder."
+            f"{folder} is not empty.", code="folder_not_empty", hint="Specify a new folder."
         )
     for index in range(count):
         dish, number = index % config.groups, index // config.groups

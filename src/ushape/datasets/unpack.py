@@ -126,7 +126,7 @@ def _check(
             raise DataError(
                 f"{archive}: the archive contains {member.name} twice.",
                 code="archive_unsafe",
-                hint="Unpack it manually and check which of the files is the right one.",
+                hint="Unpack it manually and check which of the files is correct.",
             )
         names.add(key)
         found[path] = member
@@ -194,7 +194,8 @@ def _copy(archive: Path, member: ArchiveMember, source: IO[bytes], file: IO[byte
         file.write(block)
     if written != member.size_bytes:
         raise DataError(
-            f"{archive}: {member.name} does not have the {member.size_bytes} bytes stated.",
+            f"{archive}: {member.name} does not have the {member.size_bytes} bytes that the "
+            "archive specifies.",
             code="archive_damaged",
             hint="The archive is damaged. Download it again.",
         )
@@ -207,7 +208,7 @@ def _damaged(archive: Path, error: Exception) -> DataError:
         return DataError(
             f"{archive} is a web page, not an archive.",
             code="archive_damaged",
-            hint="Use the address of the file itself, not that of a page about it.",
+            hint="Use the address of the file itself, not of a page about it.",
         )
     return DataError(
         f"{archive} is not a zip or tar archive, or is damaged ({error}).",

@@ -22,11 +22,11 @@ def write_coco(
     table: ObjectTable,
     image_name: str,
 ) -> None:
-    """Write the objects of a 2D image, with one annotation for each on a line of its own.
+    """Write the objects of a 2D image, with one annotation for each on a separate line.
 
-    The category of an object is its class index, its id the number of the object. Objects without
-    holes are polygons of (x, y) along the edges of their pixels, from which pycocotools draws
-    exactly these pixels. Polygons of COCO have no holes, so other objects are run lengths.
+    The category of an object is its class index, and its id is the number of the object. Objects
+    without holes are polygons of (x, y) along the edges of their pixels, from which pycocotools
+    draws exactly these pixels. Polygons of COCO have no holes, so other objects are run lengths.
 
     Args:
         file: File that is open for writing; annotations are written one by one.

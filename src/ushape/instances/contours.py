@@ -37,7 +37,8 @@ class Outline:
     """Plane z of a volume, from 0; None for a 2D image."""
 
     polygons: tuple[Polygon, ...]
-    """Polygons; several if parts of an object touch only at corners, or meet in another plane."""
+    """Polygons; several if components of an object touch only at corners, or meet in another
+    plane."""
 
 
 def trace_outlines(objects: Objects) -> Iterator[Outline]:
@@ -62,11 +63,11 @@ def outline_of_box(
     corner: Sequence[int],
     scale: Sequence[float],
 ) -> Outline:
-    """Return the outline of an object from the part of an image that contains it.
+    """Return the outline of an object from the region of an image that contains it.
 
     Args:
         read: Function that returns rows of the pixels of the object, (n, x) bool.
-        shape: (y, x) of the part.
+        shape: (y, x) of the region.
         corner: First row and first column of the part.
         scale: Length of a pixel along y and x in the coordinates of the outline.
     """
@@ -109,7 +110,7 @@ def class_styles(
 
 
 def drawing_colors(styles: Sequence[ClassStyle]) -> tuple[Color, ...]:
-    """Return the color of each class for pictures: its own, if all are bright and different.
+    """Return colors of classes for pictures: those of the masks, if all are bright and distinct.
 
     Otherwise all classes have colors of `DISTINCT`. The background, the first class, is not drawn.
     """
@@ -146,11 +147,11 @@ def write_geojson(
     table: ObjectTable | None = None,
     object_type: ObjectType = "annotation",
 ) -> None:
-    """Write a FeatureCollection with one feature, on a line of its own, for each outline.
+    """Write a FeatureCollection with one feature, on a separate line, for each outline.
 
     Points are (x, y) in pixels from the image's top left corner. The name of a feature is the
     number of the object; its classification is name and color of the class; its measurements are
-    the numbers of the table. Sections of a volume state their plane.
+    the numbers of the table. Sections of a volume contain their plane.
 
     Args:
         file: File that is open for writing; features are written one by one.
@@ -237,7 +238,7 @@ def write_rois(file: BinaryIO, outlines: Iterable[Outline], styles: Sequence[Cla
 
     An outline in one piece and without holes is a traced region, any other a composite one.
     Coordinates are corners of pixels, so that the area in ImageJ is the number of pixels. Sections
-    of a volume state their slice, counted from 1, also in the name.
+    of a volume contain their slice, counted from 1, also in the name.
 
     Args:
         file: Seekable file that is open for writing.

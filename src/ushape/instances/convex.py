@@ -9,7 +9,7 @@ def convex_areas(labels: np.ndarray, count: int) -> np.ndarray:
     """Return the number of pixels whose center is inside the convex hull of each object.
 
     The hull encloses the middles of the four edges of each pixel, and pixels on its border count,
-    as in `skimage.measure.regionprops` (`area_convex`), which takes objects one by one.
+    as in `skimage.measure.regionprops` (`area_convex`), which measures objects one by one.
 
     Args:
         count: Number of objects, which are labeled 1 to count; each has a pixel.

@@ -22,7 +22,7 @@ Probabilities = Mapping[int, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectConfig:
-    """How the pixels of a class are divided into objects."""
+    """Division of the pixels of a class into objects."""
 
     RENAMED: ClassVar = {
         "split": "separation",
@@ -37,10 +37,11 @@ class ObjectConfig:
 
     separation: Literal["none", "distance_transform", "probability", "learned_distance"] = "none"
     """Separation of connected components into objects. none: each component is one object;
-    distance_transform: separated at constrictions, by the distance to the background; probability:
-    separated where the probability of the class has a minimum between two peaks, for models that
-    were trained to predict borders; learned_distance: separated where the distance to the border
-    that the network predicts has such a minimum (labels.objects)."""
+    distance_transform: components are separated at constrictions, using the distance to the
+    background; probability: components are separated where the probability of the class has a
+    minimum between two peaks, for models that were trained to predict borders; learned_distance:
+    components are separated where the distance to the border that the network predicts has such a
+    minimum (labels.objects)."""
 
     h_px: float = 1.0
     """The h of the h-maxima of the distance to the background, in pixels of the finest axis, if
@@ -55,10 +56,12 @@ class ObjectConfig:
     learned_distance."""
 
     border_class: int | None = None
-    """Class index of annotated borders, whose pixels are assigned to the objects they touch."""
+    """Class index of annotated borders, whose pixels are assigned to the objects that they
+    touch."""
 
     corners_connect: bool = False
-    """Whether pixels that touch only at a corner (in a volume, also at an edge) are connected."""
+    """Whether pixels that touch only at a corner (in a volume, also only at an edge) are
+    connected."""
 
     min_size_px: int = 0
     """Size in pixels below which objects are removed."""
@@ -72,7 +75,8 @@ class ObjectConfig:
                 raise ConfigError(
                     f"objects.{name} is {getattr(self, name)}; it must be a finite number above 0.",
                     code="value_out_of_range",
-                    hint="Usual values are 0.5 to 2 pixels, or probabilities of 0.05 to 0.3.",
+                    hint="Usual values are 0.5 to 2 for distances in pixels, and 0.05 to 0.3 for "
+                    "probabilities.",
                 )
         for name in ("min_size_px", "max_hole_size_px"):
             check_range(f"objects.{name}", getattr(self, name), 0)
@@ -109,7 +113,7 @@ def by_class(probabilities: np.ndarray, space: LabelSpace) -> dict[int, np.ndarr
 
 
 def annotated_objects(foreground: np.ndarray, numbers: np.ndarray | None) -> np.ndarray:
-    """Return the annotated objects of a class: as numbered, or its connected parts.
+    """Return the annotated objects of a class: as numbered, or its connected components.
 
     Args:
         foreground: Whether each pixel belongs to the class.
@@ -135,7 +139,8 @@ def label_objects(
     """Divide each foreground class into objects; objects of different classes never overlap.
 
     Args:
-        config: How to divide; None: pixels of a class that are connected by their sides.
+        config: How to divide; None: objects are pixels of a class that are connected by their
+            sides.
         probabilities: Probabilities of all foreground classes; needed for
             separation=probability and for borders.
         distance: Predicted distance to the border of the object, 0 to 1, (*S); needed for
@@ -211,7 +216,7 @@ def _split(
     probability: np.ndarray | None,
     spacing_mm: Sequence[float] | None,
 ) -> np.ndarray:
-    """Label the objects of a class in its own pixels, then grow them over the assigned borders.
+    """Label the objects of a class within its pixels, then grow them over the assigned borders.
 
     Borders are flooded from the most likely pixel to the least likely one, so that two objects meet
     where their class is least likely.
@@ -254,7 +259,7 @@ def _depth(mask: np.ndarray, spacing_mm: Sequence[float] | None) -> np.ndarray:
 def _allowed_pixels(
     classes: np.ndarray, config: ObjectConfig, probabilities: Probabilities
 ) -> dict[int, np.ndarray]:
-    """Return where objects of each class may be: its pixels, and its most likely borders."""
+    """Return where objects of each class may be: its pixels, and borders where it is likeliest."""
     found = [int(index) for index in np.unique(classes) if index not in (0, config.border_class)]
     own = {index: classes == index for index in found}
     if config.border_class is None or not found:
@@ -267,7 +272,7 @@ def _allowed_pixels(
 
 
 def _number(labels: np.ndarray, owners: np.ndarray, min_size_px: int) -> Objects:
-    """Drop small objects and number the others by their first pixel.
+    """Remove small objects and number the others by their first pixel.
 
     Shapes:
         labels: (*S), 0 outside; owners: (*S) class index of each labeled pixel.
@@ -298,8 +303,8 @@ def _check(
 ) -> None:
     if probabilities is None and (config.separation == "probability" or config.border_class):
         raise ConfigError(
-            "Probabilities are needed for objects.separation=probability and for a border class, "
-            "but there are none.",
+            "objects.separation=probability and objects.border_class require probabilities, but "
+            "there are none.",
             code="probabilities_required",
             hint="Pass the predicted probabilities, or use objects.separation=distance_transform "
             "without borders.",
@@ -324,9 +329,9 @@ def _check(
 
 
 def split_by_peaks(relief: np.ndarray, mask: np.ndarray, h: float, reach: int) -> np.ndarray:
-    """Label each part of a mask by the peak above it.
+    """Divide a mask into one region for each peak, and label the regions.
 
-    A peak gets a label of its own if it is at least `h` higher than the highest saddle to a higher
+    A peak gets a separate label if it is at least `h` higher than the highest saddle to a higher
     peak. The highest peak of each connected component always has one, so no component is lost.
     These are the h-maxima of the relief. Instead of reconstructing it, which takes several times as
     long, all peaks are flooded and shallow ones are joined across their highest saddle.

@@ -43,7 +43,7 @@ class ObjectTable:
 
     perimeter_mm: np.ndarray | None
     spacing_mm: tuple[float, ...] | None
-    """Spacing along each axis; None if unknown: then nothing is given in millimeters."""
+    """Spacing along each axis; None if unknown, in which case nothing is given in millimeters."""
 
     @property
     def dims(self) -> int:
@@ -106,7 +106,7 @@ class ClassTotals:
     """Area in mm2 or volume in mm3; None if the spacing is unknown."""
 
     share: float
-    """Share of the image's pixels, 0 to 1."""
+    """Fraction of the image's pixels, 0 to 1."""
 
     dims: int
 
@@ -168,7 +168,7 @@ def measure_table(
 def summarize_classes(
     objects: Objects, table: ObjectTable, class_names: Sequence[str]
 ) -> tuple[ClassTotals, ...]:
-    """Return objects, size and share of each foreground class, including those without objects.
+    """Return objects, size and fraction of each foreground class, including those without objects.
 
     Args:
         table: Measurements of these objects.
@@ -261,9 +261,9 @@ def measure_perimeters(
     """Estimate the length of each object's outline, including its holes.
 
     Counts how often lines in four directions cross the outline (Cauchy-Crofton). The estimate is
-    unbiased on average over all directions, whereas counting pixel edges makes a disk 27 % too
-    long. Equal to `skimage.measure.perimeter_crofton` for each object, but computed for all objects
-    at once, and also for anisotropic pixels.
+    unbiased on average over all directions, whereas counting pixel edges makes a disk 27% too long.
+    Equal to `skimage.measure.perimeter_crofton` for each object, but computed for all objects at
+    once, and also for anisotropic pixels.
 
     Args:
         count: Number of objects, which are labeled 1 to count.

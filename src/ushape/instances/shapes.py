@@ -17,7 +17,7 @@ def measure_shapes(
     *,
     spacing_mm: Sequence[float] | None = None,
 ) -> dict[str, list[Cell]]:
-    """Return further columns of an object table, with a row for each object.
+    """Return additional columns of an object table, with a row for each object.
 
     - axis_major, axis_minor: axes of the ellipse (or ellipsoid) with the same second moments.
     - eccentricity: 0 for a circle, almost 1 for a line; of the same ellipse.

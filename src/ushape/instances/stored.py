@@ -12,7 +12,7 @@ from ushape.transforms.morphology import cut_rows, find_parts
 
 
 def label_stored(classes: np.ndarray, labels: np.ndarray, *, corners_connect: bool) -> None:
-    """Write a number for each connected part of each foreground class, in any order.
+    """Write a number for each connected component of each foreground class, in any order.
 
     Shapes:
         classes: (*S) class indices, a memory map; labels: (*S) int32, a memory map of zeros.

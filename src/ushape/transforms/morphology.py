@@ -22,7 +22,7 @@ from ushape.labels import Region
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaning:
-    """What happens to the connected components of one class; by default nothing.
+    """What happens to the connected components of one class; by default, they are unchanged.
 
     Components are removed first, then the holes of the remaining ones are filled.
     """
@@ -82,7 +82,7 @@ def find_holes(
     *,
     reach: int | None = None,
 ) -> np.ndarray:
-    """Label the connected parts of the background that do not touch the border of the array.
+    """Label the connected components of the background that do not touch the border of the array.
 
     Args:
         largest_px: Largest size of a hole.

@@ -14,8 +14,8 @@ def border_distance(
     """Return the distance of each pixel to the border of its object, relative to the largest one.
 
     Distances grow up to `max_distance_px`, so that the inside of large objects has the value 1
-    whatever their shape; smaller objects are divided by their own largest distance. The edge of the
-    array is no border, because objects may continue beyond it.
+    regardless of their shape; smaller objects are divided by their own largest distance. The edge
+    of the array is no border, because objects may continue beyond it.
 
     The distances of all objects are computed together, one axis after the other. A pixel beyond the
     border of an object is farther away than the border itself, so it does not matter to which

@@ -33,7 +33,7 @@ def resample_image(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def shrink_part(part: np.ndarray, box: Box, old: Sequence[int], new: Sequence[int]) -> np.ndarray:
-    """Compute a part of `resample_image` for an image that shrinks, from the source pixels beneath.
+    """Compute a region of `resample_image` for an image that shrinks, from the pixels beneath.
 
     The values are exactly those of the whole image, because they are added up in the same order.
 
@@ -57,8 +57,9 @@ def resample_to_spacing(
     """Resample an image to another spacing.
 
     Where it shrinks, areas are averaged. Where it grows, cubic splines are used, or the nearest
-    slice along coarse axes, since splines would mix places that are far apart. Images with missing
-    values (NaN, infinity) grow linearly, because splines would spread them along whole lines.
+    slice along coarse axes, since splines would mix positions that are far apart. Images with
+    missing values (NaN, infinity) grow linearly, because splines would spread them along whole
+    lines.
 
     Shapes:
         image: (C, *S) -> (C, *shape), of the image's type if integer, else float32.
@@ -113,8 +114,8 @@ def resample_classes(
 ) -> np.ndarray:
     """Resample a label map: the class with the largest area.
 
-    Of classes with equal areas, the one at the nearest pixel is taken, so that objects keep their
-    area on average. Along an axis that grows, the nearest pixel is taken. The result is IGNORE
+    Among classes with equal areas, the one at the nearest pixel is used, so that objects keep their
+    area on average. Along an axis that grows, the nearest pixel is used. The result is IGNORE
     where more than half of the area is ignored.
 
     Args:
@@ -272,7 +273,7 @@ def restore_probabilities(probabilities: np.ndarray, geometry: Geometry) -> np.n
 
 
 def find_box(image: np.ndarray, share: float = 0.1) -> tuple[tuple[int, int], ...]:
-    """Return the smallest box that contains all pixels brighter than a share of the maximum.
+    """Return the smallest box that contains all pixels brighter than a fraction of the maximum.
 
     Shapes:
         image: (C, *S); a pixel counts if any channel is bright. For a dark image, the box is the

@@ -27,15 +27,15 @@ class TilingConfig:
     """Division of large images into overlapping tiles, and blending of their predictions."""
 
     overlap_fraction: float | Literal["auto"] = "auto"
-    """Fraction of a tile that the next tile overlaps, from 0 to 0.9. auto: 64 pixels, at most a
-    quarter."""
+    """Fraction of a tile that the next tile overlaps, from 0 to 0.9. auto: 64 pixels, but at most a
+    quarter of the tile."""
 
     blend: Blend = "gaussian"
     """Weight of the pixels of a tile. gaussian: decreases from the center; uniform: constant."""
 
     def __post_init__(self) -> None:
         if self.overlap_fraction != "auto":
-            hint = "0.25 is usual; 0.5 blends seams better and needs twice the tiles per axis."
+            hint = "0.25 is usual; 0.5 blends seams better but needs twice as many tiles per axis."
             check_range("overlap_fraction", self.overlap_fraction, 0, MAX_OVERLAP, hint=hint)
 
 

@@ -1,4 +1,4 @@
-"""Augmentation: random changes of geometry and intensity, drawn from a given random generator."""
+"""Augmentation: random changes of geometry and intensity, drawn with a given random generator."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ class IntensityConfig:
     """Probability of blurring."""
 
     one_of: tuple[tuple[ChangeName, ...], ...] = ()
-    """Groups of changes of which a patch gets at most one; if several are drawn, one of them is
-    chosen at random."""
+    """Groups of changes of which at most one is applied to a patch; if several are drawn, one of
+    them is chosen at random."""
 
     def __post_init__(self) -> None:
         for change in CHANGES:
             name = f"{change}_probability"
             check_range(f"augment.intensity.{name}", getattr(self, name), 0, 1)
         for name in ("brightness", "contrast", "gamma", "noise", "speckle", "blur_px"):
-            hint = "It is the largest amount. 0 disables it."
+            hint = "The value is the largest amount of the change; 0 disables it."
             check_range(f"augment.intensity.{name}", getattr(self, name), 0, hint=hint)
 
 
@@ -89,7 +89,7 @@ def change_intensity(
 
 
 def draw_changes(config: IntensityConfig, rng: np.random.Generator) -> set[str]:
-    """Draw the names of the changes of a patch."""
+    """Draw the names of the changes to apply to a patch."""
     chance, order = rng.random(len(CHANGES)), rng.random(len(CHANGES))
     drawn = {
         name: place
@@ -143,7 +143,7 @@ def _change_gamma(
 
 
 def change_gamma(image: np.ndarray, exponent: float) -> np.ndarray:
-    """Apply an exponent to the values, scaled to 0 to 1 by their own range; the range is kept."""
+    """Apply an exponent to the values with their range rescaled to [0, 1]; the range is kept."""
     low, high = float(image.min()), float(image.max())
     if high <= low:
         return image
@@ -193,7 +193,7 @@ STRENGTHS = {
         ),
     ),
 }
-"""Augmentation by strength. None of them mirrors axes: that is decided from the data."""
+"""Augmentation by strength. None of them mirrors axes, which is decided from the data."""
 
 
 def exaggerate(config: AugmentConfig, strength: float) -> AugmentConfig:

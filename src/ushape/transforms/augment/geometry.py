@@ -1,4 +1,4 @@
-"""Geometric augmentation: flips, rotation, scaling, shift and elastic deformation as one warp."""
+"""Geometric augmentation: flips, rotation, scaling, shift and elastic deformation in one warp."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ushape.transforms.resampling import mirror_indices
 
 POINT_DISTANCE_SIGMAS = 4.5
 """Smallest distance between points of the elastic grid, in standard deviations of a displacement.
-The image folds where the displacements of two neighbors differ by more than their distance; this
-happens to 0.15 % of the pairs then."""
+The image folds where the displacements of two neighbors differ by more than their distance; at this
+distance, that happens to 0.15% of the pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +28,11 @@ class GeometryConfig:
     RENAMED: ClassVar = {"quarter_turn_probability": "rotate90_probability"}
 
     flip_axes: tuple[int, ...] = ()
-    """Axes of S that are mirrored, each with probability 0.5."""
+    """Axes of S that are mirrored, each with a probability of 0.5."""
 
     still_axes: tuple[int, ...] = ()
-    """Axes of S that are only mirrored and shifted, because their voxels are much longer than along
-    the others: the other axes are rotated, scaled and deformed within each slice."""
+    """Axes of S that are only mirrored and shifted, because voxels are much longer along them than
+    along the other axes, which are rotated, scaled and deformed within each slice."""
 
     transpose_probability: float = 0.0
     """Probability of exchanging the last two axes, except for still ones."""
@@ -55,14 +55,15 @@ class GeometryConfig:
     """Probability of a change of size."""
 
     shift_fraction: float = 0.0
-    """Largest shift, as a share of the patch size. Patches are drawn at random positions anyway."""
+    """Largest shift, as a fraction of the patch size. It is rarely needed, since patches are drawn
+    at random positions."""
 
     elastic_px: float = 8.0
-    """Standard deviation of the elastic displacements on a coarse grid, in pixels; less along axes
-    on which points of the grid are so close that the image would fold."""
+    """Standard deviation of the elastic displacements on a coarse grid, in pixels; it is reduced
+    along axes on which the grid points are so close that the image would fold."""
 
     elastic_grid: int = 4
-    """Number of points of the coarse grid along each axis; 3 in the U-Net paper."""
+    """Number of points of the coarse grid along each axis (3 in the U-Net paper)."""
 
     elastic_sigma_px: float | None = None
     """Standard deviation, in pixels, of a Gaussian that smooths displacements drawn uniformly at
@@ -79,7 +80,7 @@ class GeometryConfig:
         for name in ("transpose", "rotate90", "rotation", "scale", "elastic"):
             name = f"{name}_probability"
             check_range(f"augment.geometry.{name}", getattr(self, name), 0, 1)
-        hint = "It is the largest amount in both directions. 0 disables it."
+        hint = "The value is the largest amount in both directions; 0 disables it."
         for name in ("rotation_degrees", "scale", "shift_fraction", "elastic_px"):
             check_range(f"augment.geometry.{name}", getattr(self, name), 0, hint=hint)
         check_range("augment.geometry.elastic_grid", self.elastic_grid, 2, hint="The paper uses 3.")
@@ -88,7 +89,7 @@ class GeometryConfig:
                 f"augment.geometry.elastic_sigma_px is {self.elastic_sigma_px}; it must be above "
                 "0.",
                 code="value_out_of_range",
-                hint="Leave it out for displacements on a coarse grid.",
+                hint="Omit it for displacements on a coarse grid.",
             )
 
 
@@ -127,7 +128,7 @@ class Warp:
 
 
 def draw_warp(config: GeometryConfig, patch_shape: Sequence[int], rng: np.random.Generator) -> Warp:
-    """Draw a warp. The number of random numbers drawn is always the same.
+    """Draw a warp. It always takes the same number of random numbers from the generator.
 
     Raises:
         ConfigError: if flip_axes or still_axes names an axis that the patch does not have.
