@@ -36,7 +36,7 @@ def write_parallel(data):
         image, mask = draw(index)
         save(data / f"scans/{name}.png", image)
         save(data / f"manual/{name}.png", mask)
-    return data, "scans/ beside manual/", {"class 1", "class 2"}
+    return data, "scans/ next to manual/", {"class 1", "class 2"}
 
 
 def write_given_splits(data):
@@ -48,7 +48,7 @@ def write_given_splits(data):
     (data / "classes.txt").write_text("background\nround\nlong\n")
     return (
         data,
-        "3 for training, 1 for validation, 1 for test. The data set defines this split.",
+        "3 for training, 1 for validation, 1 for test. The dataset defines this split.",
         {"round", "long"},
     )
 
@@ -62,7 +62,7 @@ def write_table(data):
         rows.append([f"{index}.png", f"drawn/{index}.png", f"patient {name}", "M2"])
     with (data / "all.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    return data / "all.csv", "Groups: 5, as stated (2 images each)", {"foreground"}
+    return data / "all.csv", "Groups: 5, as defined by the dataset (2 images each)", {"foreground"}
 
 
 def write_nnunet(data):

@@ -46,7 +46,7 @@ def parts_of(run):
 def test_sections_of_a_microscope(train, ushape, tmp_path):
     run, said = train(DATA / "isbi2012" / "train")
     assert (
-        "30 pairs of image and mask (images/ beside labels/); 512 × 512 pixels, 1 channel" in said
+        "30 pairs of image and mask (images/ next to labels/); 512 × 512 pixels, 1 channel" in said
     )
     assert "0 = background (22" in said
     assert "one stack of 30 neighboring sections" in said

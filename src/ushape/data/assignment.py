@@ -1,4 +1,4 @@
-"""Assign groups to parts of a split, evenly by class and foreground, or as ends of a stack."""
+"""Assign groups to subsets of a split, evenly by class and foreground, or as ends of a stack."""
 
 from __future__ import annotations
 
@@ -58,23 +58,23 @@ class Pool:
     shares: Mapping[str, float]
     present: Mapping[str, frozenset[int]]
     parts: tuple[str, ...]
-    """Parts that are taken from them: test, validation, or one of the two."""
+    """Subsets that are taken from them: test, validation, or one of the two."""
 
     all_groups: int
-    """Number of groups of the whole data set, to which the fractions refer."""
+    """Number of groups of the whole dataset, to which the fractions refer."""
 
     all_cases: int
     fractions: Mapping[str, float]
-    """Fraction of all groups in the test and validation part, by its name."""
+    """Fraction of all groups in the test and validation sets, by the name of the set."""
 
     folds: int | None
-    """Number of parts that are the test set in turn; None: one split."""
+    """Number of folds, each of which is the test set in turn; None: one split."""
 
     fold: int
-    """Index of the part that is the test set, from 0."""
+    """Index of the fold that is the test set, from 0."""
 
     stratify_classes: bool = True
-    """Whether groups are exchanged so that more parts have each class."""
+    """Whether groups are exchanged so that more subsets contain each class."""
 
 
 def assign_strata(pool: Pool, rng: np.random.Generator) -> dict[str, str]:
@@ -97,7 +97,7 @@ def assign_strata(pool: Pool, rng: np.random.Generator) -> dict[str, str]:
     holders = Counter(found for group in training for found in pool.present[group])
     for place, (part, fraction) in enumerate(fractions.items(), start=1):
         free = [group for group in order if part_of[group] == "train"]
-        left = 1 + len(fractions) - place  # For training, and for the next part.
+        left = 1 + len(fractions) - place  # For training, and for the next subset.
         wanted = max(1, min(round(fraction * pool.all_groups), len(free) - left))
         # One group of each stratum, the last of which has the rarest classes, or most foreground.
         for stratum in np.array_split(np.arange(len(free)), wanted):
@@ -132,7 +132,7 @@ def _exchangeable(pool: Pool, order: Sequence[str], noise: Mapping[str, float]) 
 def order_groups(
     shares: Mapping[str, float], present: Mapping[str, frozenset[int]], noise: Mapping[str, float]
 ) -> list[str]:
-    """Sort groups by their rarest class, from common to rare, then by foreground share and noise.
+    """Sort groups by their rarest class, from common to rare, then by noisy foreground share.
 
     Groups without any class come first.
     """
@@ -203,7 +203,7 @@ def assign_ends(pool: Pool, rng: np.random.Generator) -> dict[str, str]:
         test = len(fold)
         if len(order) - test < len(pool.parts):
             raise DataError(
-                f"{pool.folds} folds of {len(order)} blocks leave none for validation.",
+                f"With {pool.folds} folds of {len(order)} blocks, no block is left for validation.",
                 code="too_many_folds",
                 hint=f"Use --folds {len(order)}, or annotate more sections.",
             )

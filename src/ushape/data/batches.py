@@ -1,4 +1,4 @@
-"""Batches of an epoch: which patches, and of which size."""
+"""Batches of an epoch: the patches in each, and their size."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from torch.utils.data import Sampler
 
 PatchKey = tuple[int, int] | tuple[int, int, tuple[int, ...]]
-"""(epoch, index within the epoch); with the seed of the run it determines a patch. A third part is
-the size of the patch in pixels, if it is not that of the data set."""
+"""(epoch, index within the epoch); with the seed of the run it determines a patch. An optional
+third element is the size of the patch in pixels, if it differs from that of the dataset."""
 
 STAGES = ((0.25, 4), (0.5, 2))
 """Fraction of the steps until which growing patches have their size divided by a number."""
@@ -26,7 +26,7 @@ def growing_shape(
     """Return the size of growing patches after a fraction of the steps, in pixels.
 
     Args:
-        whole: Size at the end of the training.
+        whole: Size at the end of training.
         legal_shape: Returns the smallest size that the network takes and that is not smaller.
 
     Source:
@@ -41,15 +41,16 @@ def growing_shape(
 class EpochBatches(Sampler[list[PatchKey]]):
     """Yields the keys of the batches of one epoch, for one of several processes.
 
-    They depend only on the progress at the beginning of the epoch, so that a resumed training draws
-    the same patches as an uninterrupted one. All batches have about as many pixels.
+    They depend only on the progress at the beginning of the epoch, so that a resumed run draws the
+    same patches as an uninterrupted one. All batches have about as many pixels.
 
     Args:
         batches: Number of batches of an epoch.
-        batch_size: Number of patches in a batch at the end of the training.
+        batch_size: Number of patches in a batch at the end of training.
         find_progress: Returns the number of the epoch and that of all epochs, which need not be
             whole; called at the beginning of each epoch.
-        find_shape: Returns the size of the patches after a fraction of the training, in pixels.
+        find_shape: Returns the size of the patches after a fraction of the training steps, in
+            pixels.
         rank: Index of this process, 0 <= rank < world_size.
         world_size: Number of processes.
     """

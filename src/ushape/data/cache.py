@@ -104,7 +104,7 @@ def join_errors(failures: Sequence[DataError], most: int = 10) -> DataError:
 
 
 KEEP_SHARE = 0.25
-"""Share of the main memory that preprocessed cases may fill."""
+"""Fraction of the main memory that preprocessed cases may fill."""
 
 
 def load_cases(
@@ -139,7 +139,8 @@ def are_kept(
     """Return whether preprocessed cases are kept in memory.
 
     Args:
-        patch_source: memory or files, whether the cases fit or not; auto: as `fits_in_memory` says.
+        patch_source: memory or files: regardless of whether the cases fit; auto: as determined by
+            `fits_in_memory`.
     """
     if patch_source != AUTO:
         return patch_source == "memory"

@@ -1,4 +1,4 @@
-"""Statistics of a case for planning and checks, measured while its files are read once."""
+"""Statistics of a case for planning and checks, measured in a single pass over its files."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ THUMBNAIL = 32
 """Side of a thumbnail in pixels."""
 
 MAX_VALUES = 256
-"""Largest number of mask values whose parts are measured separately."""
+"""Largest number of mask values whose connected components are measured separately."""
 
 MIN_CENTERS = 8
 """Number of mask values above which their centers are measured."""
 
 MIN_NUMBERS = 2
-"""The same for masks in which most values are a single part, as object ids are."""
+"""The same for masks in which most values are a single connected component, as object ids are."""
 
 MAX_PARTS = 1.25
-"""Largest mean number of connected parts of an object."""
+"""Largest mean number of connected components of an object."""
 
 WORTH_PROCESSES = 64
 """Number of cases below which one process is faster than several."""
@@ -75,12 +75,12 @@ class CaseStats:
     hint: str = ""
     is_zero_bytes: bool = False
     checksums: Mapping[Path, bytes] = field(default_factory=dict)
-    """Checksum of each file of the case, for the checksum of the data set."""
+    """Checksum of each file of the case, for the checksum of the dataset."""
 
     channels: int = 0
     shape: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] | None = None
-    """Spacing along each axis of S; None if the file does not state it."""
+    """Spacing along each axis of S; None if the file does not specify it."""
 
     mask_shape: tuple[int, ...] = ()
     dtype: str = ""
@@ -90,7 +90,7 @@ class CaseStats:
     """Number of values that are NaN, infinite, or beyond the range of 32-bit floats."""
 
     stored_as: Literal["", "gray", "planes"] = ""
-    """How the file holds an image that is read in another form: a gray image among color images,
+    """How the file stores an image that is read in another form: a gray image among color images,
     whose values are repeated, or planes that are channels."""
 
     equal_channels: bool = False
@@ -120,31 +120,33 @@ class CaseStats:
     """What was done to bring the mask onto the grid of the image."""
 
     shape_remarks: tuple[str, ...] = ()
-    """Sentences about shapes that may not have been drawn as they were meant."""
+    """Sentences about shapes that may not have been drawn as intended."""
 
     mask_is_image: bool = False
     """Whether the mask file is a copy of the image."""
 
     turn: Turn = ""
     parts_per_value: float = 0.0
-    """Mean number of connected parts of each mask value above the lowest: 1 for object ids."""
+    """Mean number of connected components of each mask value above the lowest: 1 for object ids."""
 
     objects: int = 0
-    """Number of connected parts with one value above the lowest."""
+    """Number of connected components with one value above the lowest."""
 
     object_size: float = 0.0
-    """Longer side of the bounding box of a part in pixels: the area-weighted median."""
+    """Longer side of the bounding box of a connected component in pixels: the area-weighted
+    median."""
 
     objects_by_value: Mapping[int, tuple[int, float]] = field(default_factory=dict)
-    """The same two numbers for the parts of each mask value; empty if there are more than 256."""
+    """The same two numbers for the components of each mask value; empty if there are more than
+    256."""
 
     centers: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     """Center of all pixels of each mask value above 0, or above a negative lowest one, as fractions
-    of S, if there are more than 8 values (or 2, if most of them are a single part), but at most
-    256."""
+    of S, if there are more than 8 values (or 2, if most of them are a single component), but at
+    most 256."""
 
     instances: InstanceStats | None = None
-    """Statistics of the annotated objects, if the mask states them beside their class."""
+    """Statistics of the annotated objects, if the mask contains them in addition to their class."""
 
     inner_counts: dict[int, int] = field(default_factory=dict)
     """Number of pixels of each mask value whose neighbors all have the same value, up to the noise
@@ -155,7 +157,7 @@ class CaseStats:
     away from low or from high values: small for soft edges, large for smooth probabilities."""
 
     void_share: float = 0.0
-    """Share of the pixels with the value 255 that lie in a thin band beside objects of another
+    """Share of the pixels with the value 255 that lie in a thin band around objects of another
     value."""
 
     frame_value: int = 0
@@ -193,8 +195,8 @@ def scan_cases(
             yield from pool.map(scan, cases, chunksize=8)
     except BrokenProcessPool:
         raise UshapeError(
-            f"One of the {workers} processes that read the images has ended unexpectedly, probably "
-            "because memory ran out.",
+            f"One of the {workers} processes that read the images was terminated unexpectedly, "
+            "probably because memory ran out.",
             code="scan_process_ended",
             hint="Close other programs, or set the environment variable OMP_NUM_THREADS=1 to read "
             f"the images in a single process. {MAIN_GUARD}",
@@ -211,8 +213,8 @@ def scan_case(case: Case, ignore: int | None = None) -> CaseStats:
     """Read and measure the files of a case; a damaged file is reported in `error`.
 
     Args:
-        ignore: Mask value of pixels without annotation, if the user states it. They are part of no
-            object, and of no outline that is compared with the image.
+        ignore: Mask value of pixels without annotation, if the user specifies it. They belong to no
+            object, and to no outline that is compared with the image.
     """
     assert case.mask is not None, "only annotated cases are measured"
     try:

@@ -1,4 +1,4 @@
-"""Checksums of the files of a data set."""
+"""Checksums of the files of a dataset."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _combine(files: Mapping[Path, bytes], folder: Path) -> str:
 
 
 def file_checksums(cases: Iterable[Case], known: Mapping[Path, bytes]) -> dict[Path, bytes]:
-    """Return the checksum of each file of a data set; see `dataset_checksum`.
+    """Return the checksum of each file of a dataset; see `dataset_checksum`.
 
     Args:
         known: Checksums from `case_checksums`, by path.

@@ -31,10 +31,10 @@ from ushape.types import Case, Mask, MaskParts
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetListing:
-    """Annotated cases of a data set, before any image is read."""
+    """Annotated cases of a dataset, before any image is read."""
 
     cases: list[Case]
-    """Cases sorted by id; groups and splits are set only if the data state them."""
+    """Cases sorted by id; groups and splits are set only if the dataset defines them."""
 
     layout: str
     """Layout that was found, in words."""
@@ -43,11 +43,11 @@ class DatasetListing:
     """Files that were left out, one line each."""
 
     classes: StatedClasses | None = None
-    """Classes that the data state."""
+    """Classes that the dataset defines."""
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Class names that the data state, background first, in the order of their values."""
+        """Class names that the dataset defines, background first, in the order of their values."""
         return (self.classes.names or None) if self.classes else None
 
 
@@ -71,8 +71,8 @@ def discover(data: Path, masks: Path | None = None) -> DatasetListing:
         raise DataError(
             found.conflict,
             code="ambiguous_mask",
-            hint="Name the mask files, for example with --masks 'DATA/*_mask.png'. To use the "
-            "shapes, move the mask files to another folder.",
+            hint="Select the mask files, for example with --masks 'DATA/*_mask.png'. To use the "
+            "shapes instead, move the mask files to another folder.",
         )
     stated = found.classes
     if stated is None:
@@ -124,10 +124,10 @@ def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
             raise DataError(
                 f"{given} {'is a file, not a folder' if given.exists() else 'does not exist'}.",
                 code="not_a_folder",
-                hint="Name the folder of images and masks, a table or a COCO file."
+                hint="Specify the folder of images and masks, a table or a COCO file."
                 if given is data
-                else "With --masks, name the folder of the masks, a pattern of their names in "
-                "quotes, or a COCO file.",
+                else "With --masks, specify the folder of the masks, a quoted pattern of their "
+                "names, or a COCO file.",
             )
     if masks is not None:
         if is_coco:
@@ -187,8 +187,8 @@ def _contours_or_segmentations(folder: Path) -> LayoutMatch | None:
         return contours
     note = (
         f"Not used: {pluralize(len(segmentations), 'DICOM segmentation')} without a series of the "
-        f"same name, e.g. {min(segmentations)}. To use them instead of the structure sets, give "
-        "--masks, or a table with the columns image and mask."
+        f"same name, e.g. {min(segmentations)}. To use them instead of the structure sets, specify "
+        "--masks, or provide a table with the columns image and mask."
     )
     return replace(contours, notes=(*contours.notes, note))
 
@@ -196,7 +196,7 @@ def _contours_or_segmentations(folder: Path) -> LayoutMatch | None:
 def _contours_or_masks(
     folder: Path, contours: LayoutMatch | None, failed: DataError | None, masks: LayoutMatch
 ) -> LayoutMatch:
-    """Return masks, or the structure sets beside them if these belong to more images.
+    """Return masks, or the structure sets next to them if these belong to more images.
 
     Args:
         failed: Why there is no match of the structure sets, if they cannot be used.
@@ -307,7 +307,8 @@ def _no_pairs(folder: Path, masks: Path | None, found: LayoutMatch | None) -> Da
         code="no_pairs",
         hint=foreign
         or "Use folders images/ and masks/ with equal file names, or names such as x.png and "
-        "x_mask.png, or give --masks MASKS, or a table with the columns image and mask.",
+        "x_mask.png; or specify --masks MASKS, or provide a table with the columns image and "
+        "mask.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Identical and nearly identical images of a data set."""
+"""Identical and nearly identical images of a dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exchange groups between the parts of a split, so that more parts have each class."""
+"""Exchange groups between the subsets of a split, so that more subsets contain each class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ FOREGROUND = -1
 """Stands for foreground of any class, among the classes of a group."""
 
 TRIED = 50
-"""Number of groups with which a group may be exchanged. The first ones nearly always fit."""
+"""Largest number of groups with which the exchange of a group is tried; one of the first usually
+fits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +29,11 @@ class Groups:
 
 
 class Coverage:
-    """Parts of the groups, and how many groups of each part have a class.
+    """Subsets of the groups, and how many groups of each subset contain each class.
 
     Args:
-        part_of: Part of each group; changed by `exchange`.
-        parts: Parts, in the order in which they get a class that few groups have.
+        part_of: Subset of each group; changed by `exchange`.
+        parts: Subsets, in the order in which they get a class that few groups contain.
     """
 
     def __init__(self, groups: Groups, part_of: dict[str, str], parts: Sequence[str]):
@@ -42,42 +43,45 @@ class Coverage:
             self.holders[part_of[group]].update(self.classes[group])
         self.order = groups.order
         self.place = {group: index for index, group in enumerate(groups.order)}
-        self.covered = {part: len(own) for part, own in self.holders.items()}
-        """Number of classes that each part has."""
+        self.covered = {part: len(counts) for part, counts in self.holders.items()}
+        """Number of classes that each subset contains."""
 
-    def has(self, part: str, found: int) -> bool:
-        """Return whether a group of the part has the class."""
-        return self.holders[part][found] > 0
+    def has(self, part: str, class_index: int) -> bool:
+        """Return whether a group of the subset contains the class."""
+        return self.holders[part][class_index] > 0
 
     def nearest(self, group: str, part: str) -> list[str]:
-        """Return the groups of a part that are the most similar to a group, in this order."""
+        """Return the groups of a subset that resemble a group most, the most similar first."""
         place = self.place[group]
         inside = (other for other in self.order if self.part_of[other] == part)
         return sorted(inside, key=lambda other: abs(self.place[other] - place))[:TRIED]
 
-    def exchange(self, one: str, other: str) -> None:
-        """Exchange the parts of two groups."""
-        left, right = self.part_of[one], self.part_of[other]
-        self.part_of[one], self.part_of[other] = right, left
-        for part, gone, come in ((left, one, other), (right, other, one)):
-            own = self.holders[part]
-            for found in self.classes[gone] - self.classes[come]:
-                own[found] -= 1
-                self.covered[part] -= own[found] == 0
-            for found in self.classes[come] - self.classes[gone]:
-                own[found] += 1
-                self.covered[part] += own[found] == 1
+    def exchange(self, first: str, second: str) -> None:
+        """Exchange the subsets of two groups."""
+        part_of_first, part_of_second = self.part_of[first], self.part_of[second]
+        self.part_of[first], self.part_of[second] = part_of_second, part_of_first
+        for part, leaving, entering in (
+            (part_of_first, first, second),
+            (part_of_second, second, first),
+        ):
+            groups_with = self.holders[part]
+            for lost in self.classes[leaving] - self.classes[entering]:
+                groups_with[lost] -= 1
+                self.covered[part] -= groups_with[lost] == 0
+            for gained in self.classes[entering] - self.classes[leaving]:
+                groups_with[gained] += 1
+                self.covered[part] += groups_with[gained] == 1
 
 
 Value = Callable[[Coverage], tuple[int, ...]]
-"""Returns how good an assignment is; the larger, the better."""
+"""Returns the quality of an assignment; larger is better."""
 
 
 def value_of_split(now: Coverage) -> tuple[int, ...]:
-    """Return how well training has the classes, then how well test and validation have them.
+    """Return how many classes training contains, then how well test and validation cover them.
 
-    Foreground of any class counts more than a class. If only one of both parts can have
-    something, it is the first one.
+    Foreground of any class counts more than a class. If only one of the two subsets can contain
+    something, the first one does.
     """
     training, *others = now.parts
     foreground = [now.has(part, FOREGROUND) for part in others]
@@ -86,46 +90,48 @@ def value_of_split(now: Coverage) -> tuple[int, ...]:
 
 
 def value_of_folds(now: Coverage) -> tuple[int, ...]:
-    """Return the sum over the folds of the number of classes that they have."""
+    """Return the sum over the folds of the number of classes that they contain."""
     return (sum(now.covered.values()),)
 
 
 def stratify_classes(
     groups: Groups, part_of: dict[str, str], parts: Sequence[str], value_of: Value
 ) -> None:
-    """Exchange groups while this makes an assignment better.
+    """Exchange groups as long as this improves the assignment.
 
-    For a part without a class, a group that has it comes in, and the most similar group of the part
-    goes out. The numbers of groups of the parts stay the same, and if every part has every class,
-    nothing is changed.
+    A subset without a class receives a group that contains it, in exchange for the most similar of
+    its own groups. The number of groups of each subset stays the same, and if every subset contains
+    every class, nothing is changed.
 
     Args:
-        part_of: Part of each group; changed in place.
-        parts: Parts, as for `Coverage`.
+        part_of: Subset of each group; changed in place.
+        parts: Subsets, as for `Coverage`.
     """
     now = Coverage(groups, part_of, parts)
     holders: dict[int, list[str]] = {}
     for group in sorted(groups.order, key=groups.preference):
-        for found in groups.classes[group]:
-            holders.setdefault(found, []).append(group)
-    rarest_first = sorted(holders, key=lambda found: (len(holders[found]), found))
+        for class_index in groups.classes[group]:
+            holders.setdefault(class_index, []).append(group)
+    rarest_first = sorted(holders, key=lambda index: (len(holders[index]), index))
     before: tuple[int, ...] = ()
     while before != (before := value_of(now)):
-        for found in rarest_first:
+        for class_index in rarest_first:
             for part in parts:
-                if not now.has(part, found):
-                    _bring(found, part, holders[found], now, value_of)
+                if not now.has(part, class_index):
+                    _bring(class_index, part, holders[class_index], now, value_of)
 
 
-def _bring(found: int, part: str, holders: Sequence[str], now: Coverage, value_of: Value) -> None:
-    """Exchange two groups so that a part gets a class, if this makes the assignment better."""
+def _bring(
+    class_index: int, part: str, holders: Sequence[str], now: Coverage, value_of: Value
+) -> None:
+    """Exchange two groups so that a subset gets a class, if this improves the assignment."""
     before, later = value_of(now), now.parts[now.parts.index(part) + 1 :]
-    for come in holders:
-        where = now.part_of[come]
-        # The last group that has the class may only move to a part that comes first.
-        if now.holders[where][found] > 1 or where in later:
-            for gone in now.nearest(come, part):
-                now.exchange(come, gone)
+    for entering in holders:
+        origin = now.part_of[entering]
+        # The last group that contains the class may only move to an earlier subset.
+        if now.holders[origin][class_index] > 1 or origin in later:
+            for leaving in now.nearest(entering, part):
+                now.exchange(entering, leaving)
                 if value_of(now) > before:
                     return
-                now.exchange(come, gone)
+                now.exchange(entering, leaving)

@@ -50,14 +50,14 @@ class FileRows:
         return np.concatenate(parts, axis=1)
 
     def _take(self, box: Box) -> np.ndarray:
-        """Return a part of the file."""
+        """Return a region of the file."""
         (first, last), *others = box
         if all(edge == (0, size) for edge, size in zip(others, self.bands.shape[2:], strict=True)):
             return self.bands.read(first, last)  # Bands that overlap are unpacked only once.
         return self.bands.read_box(box)
 
     def scale(self, part: np.ndarray) -> np.ndarray:
-        """Return a part with normalized intensities."""
+        """Return a region with normalized intensities."""
         assert self.normalization is not None, "measured before prediction"
         return self.normalization.apply(part)
 

@@ -50,7 +50,8 @@ class Input:
     """The image; its group is taken from a table, otherwise from its folder."""
 
     below: Path
-    """Path of the image below the named folder, and of its results below the output folder."""
+    """Path of the image relative to the given folder, and of its results relative to the output
+    folder."""
 
 
 def find_inputs(
@@ -61,21 +62,22 @@ def find_inputs(
     on_note: Callable[[str], None] = lambda note: None,
     read: Callable[[Path], Pixels] = io.read,
 ) -> list[Input]:
-    """List the images to predict, in the order in which they are named; folders are sorted.
+    """List the images to predict, in the given order; the contents of folders are sorted.
 
-    Of a data folder in a layout that `discover` knows, the masks are left out. The `_0000` of
+    The masks of a data folder in a layout that `discover` knows are left out. The `_0000` of
     nnU-Net is not part of the names of the results.
 
     Args:
         named: Files; folders, whose subfolders are preserved; patterns such as `scans/*.tif`;
             tables with a column image; `-` for names on standard input, one per line.
-        channels: Number of channels that the model reads. Files NAME_0000, NAME_0001, ... with
+        channels: Number of channels that the model expects. Files NAME_0000, NAME_0001, ... with
             fewer channels form one image.
         dims: Number of spatial dimensions; if it is 3, the DICOM slices of a folder are one volume,
             if it is 2, each page of a TIFF stack and each section of a NIfTI, NRRD or MetaImage
             volume is an image, unless there are many files. If the model reads volumes of one
-            channel, each time point of a volume in time is an image.
-        on_note: Receives a line about masks that were left out, and one about volumes in time.
+            channel, each time point of a time series is an image.
+        on_note: Receives a line about masks that were left out, and one about time series of
+            volumes.
         read: Function that reads an image, to count its channels.
 
     Raises:
@@ -94,7 +96,7 @@ def find_inputs(
         raise DataError(
             f"No images were found in {places}.",
             code="no_images",
-            hint="Name image files, or folders that contain them.",
+            hint="Specify image files, or folders that contain them.",
         )
     found = _without_repeated(found)
     if dims == 2 and len(found) <= MAX_STACKS:
@@ -116,8 +118,8 @@ def _listed_on_input() -> list[Path]:
         raise DataError(
             "There is no standard input from which names can be read.",
             code="no_standard_input",
-            hint="Name the images, or pass their names through a pipe: "
-            "ls scans/*.tif | ushape predict RUN -",
+            hint="Specify the images, or pass their names through a pipe: ls scans/*.tif | ushape "
+            "predict RUN -",
         )
     buffer = getattr(sys.stdin, "buffer", None)  # Notebooks replace the standard input by text.
     if buffer is None:
@@ -130,7 +132,7 @@ def _listed_on_input() -> list[Path]:
 
 
 def _without_repeated(inputs: Sequence[Input]) -> list[Input]:
-    """Leave out images that are named again, also by way of a link."""
+    """Leave out images that are listed again, also if the path is a link."""
     paths = RealPaths()
     by_path = {os.path.normcase(paths.of(one.case.image)): one for one in reversed(inputs)}
     return list(by_path.values())[::-1]
@@ -154,20 +156,20 @@ def _refuse_equal_names(inputs: Sequence[Input]) -> None:
 def group_inputs(
     inputs: Sequence[Input], option: str | None = None, *, are_single: bool = False
 ) -> tuple[list[Input], str]:
-    """Return the inputs in groups, and the rule of the groups in words.
+    """Return the inputs in groups, and a description of the grouping rule.
 
-    Groups of a table are kept. The groups of other images are those of the option of the training
-    if it fits all of them, or the images themselves if they were in the training; otherwise those
-    of one folder are a group, and so are the pages of one file. Groups are not inferred anew from
-    the names, because what these indicate depends on how similar the images are.
+    Groups of a table are kept. Other images are grouped by the option that was used for training if
+    it fits all of them, and each image is a group if this was so in training. Otherwise, the images
+    of a folder are a group, as are the pages of a file. Groups are not inferred from the names
+    again, because what these indicate depends on how similar the images are.
 
     Args:
-        option: Groups that were stated for the training, or the rule by which its names gave them;
-            see `stated_keys`.
-        are_single: Whether each image was a group by itself in the training.
+        option: Groups that were specified for training, or the rule by which they were inferred
+            from names; see `stated_keys`.
+        are_single: Whether each image was its own group in training.
     """
     free = [one.case for one in inputs if one.case.group == str(one.case.image.parent)]
-    rules = ["as the table states"] if len(free) < len(inputs) else []
+    rules = ["as defined in the table"] if len(free) < len(inputs) else []
     keys: Sequence[str] = []
     if free:
         keys, rule = _group(free, option, are_single=are_single)
@@ -183,17 +185,17 @@ def group_inputs(
 def _group(
     cases: Sequence[Case], option: str | None, *, are_single: bool
 ) -> tuple[Sequence[str], str]:
-    """Return the group of each case that no table states, and the rule."""
+    """Return the group of each case whose group no table defines, and the rule."""
     reason = ""
     if option is not None:
         # Text without special characters is the name of a column.
         if option == NONE or re.search(r"[^\w\s-]", option):
             with contextlib.suppress(ConfigError, DataError):
                 keys, rule = stated_keys([replace(case, group="") for case in cases], option)
-                return keys, f"{rule}, as in the training"
-        reason = f", since the groups of the training ({option}) do not fit all images"
+                return keys, f"{rule}, as in training"
+        reason = f", since the groups used in training ({option}) do not fit all images"
     elif are_single:
-        return [case.id for case in cases], "each image by itself, as in the training"
+        return [case.id for case in cases], "each image by itself, as in training"
     keys = [case.group if case.page is None else str(case.image) for case in cases]
     pages = " or file of several pages" if any(case.page is not None for case in cases) else ""
     return keys, f"one for each folder{pages}{reason}"
@@ -233,7 +235,7 @@ def _find_in(
 
 
 def _without_masks(folder: Path, images: list[Path], on_note: Callable[[str], None]) -> list[Path]:
-    """Leave out the masks of a data folder, and say so."""
+    """Leave out the masks of a data folder, and report this."""
     masks, layout = find_masks(folder)
     if not masks:
         return images
@@ -241,9 +243,9 @@ def _without_masks(folder: Path, images: list[Path], on_note: Callable[[str], No
     if not others or len(others) == len(images):
         return images
     on_note(
-        f"{folder}: {pluralize(len(images) - len(others), 'mask')} beside the images "
+        f"{folder}: {pluralize(len(images) - len(others), 'mask')} next to the images "
         f"{'is' if len(images) - len(others) == 1 else 'are'} left out ({layout}). To predict "
-        "these files as well, name them."
+        "these files as well, specify them explicitly."
     )
     return others
 
@@ -267,24 +269,24 @@ def _without_channel_number(inputs: list[Input]) -> list[Input]:
     return renamed
 
 
-def _pages_of(one: Input) -> Iterator[Input]:
-    """Yield an input for each page of a stack, named `stack/01`; other inputs as they are."""
-    count, path = 1, one.case.image
-    if io.suffix_of(path) in STACKS and not one.case.channels:
+def _pages_of(stack: Input) -> Iterator[Input]:
+    """Yield an input for each page of a stack, named `stack/01`; yield other inputs unchanged."""
+    count, path = 1, stack.case.image
+    if io.suffix_of(path) in STACKS and not stack.case.channels:
         with contextlib.suppress(DataError), open_bands(path) as bands:
             count = bands.shape[1] if len(bands.shape) == 4 else 1
-    elif io.suffix_of(path) in io.itk.ITK_READERS and not one.case.channels:
+    elif io.suffix_of(path) in io.itk.ITK_READERS and not stack.case.channels:
         with contextlib.suppress(DataError):
             size = io.itk.read_size(path)
             count = size[0] if len(size) == 3 and not io.has_time_points(path) else 1
     if count == 1:
-        yield one
+        yield stack
         return
-    yield from _parts_of(one, count)
+    yield from _parts_of(stack, count)
 
 
 def _take_time_points(inputs: Sequence[Input], on_note: Callable[[str], None]) -> list[Input]:
-    """Replace NIfTI files with four axes by an input for each time point, and say so."""
+    """Replace NIfTI files with four axes by an input for each time point, and report this."""
     found, divided = list[Input](), list[Input]()
     for one in inputs:
         count = 1
@@ -298,26 +300,26 @@ def _take_time_points(inputs: Sequence[Input], on_note: Callable[[str], None]) -
         first, others = divided[0], len(divided) - 1
         more = f" and {pluralize(others, 'other file')}" if others else ""
         on_note(
-            f"{first.case.image}{more}: the model reads one channel, so each volume along the "
-            "fourth axis is predicted by itself, as "
+            f"{first.case.image}{more}: the model expects one channel, so each volume along the "
+            "fourth axis is predicted separately, as "
             f"{first.below.with_name(io.stem_of(first.below))} and so on."
         )
     return found
 
 
-def _parts_of(one: Input, count: int) -> Iterator[Input]:
+def _parts_of(source: Input, count: int) -> Iterator[Input]:
     """Yield an input for each page or time point of a file."""
-    folder, suffix = one.below.with_name(io.stem_of(one.below)), io.suffix_of(one.below)
+    folder, suffix = source.below.with_name(io.stem_of(source.below)), io.suffix_of(source.below)
     for page in range(count):
         below = folder / f"{page + 1:0{len(str(count))}}{suffix}"
-        case = replace(one.case, id=f"{one.case.id}/{io.stem_of(below)}", page=page)
+        case = replace(source.case, id=f"{source.case.id}/{io.stem_of(below)}", page=page)
         yield Input(case, below)
 
 
 def _join_channels(
     images: Sequence[Path], start: Path, channels: int, read: Callable[[Path], Pixels]
 ) -> Iterator[Input]:
-    """Join files of one channel each if they are named so and the model reads more channels."""
+    """Join single-channel files if their names suggest it and the model expects more channels."""
     files = channels_of((key_below(path, start), path) for path in images)
     are_joined = (
         len(files) < len(images)

@@ -54,7 +54,7 @@ def measure_group(
         raise DataError(
             f"{cases[0].image.parent}: the images of one group differ in their number of channels.",
             code="mixed_channels",
-            hint="Convert them to one kind, for example all gray or all RGB.",
+            hint="Convert them to one format, for example all grayscale or all RGB.",
         )
     return GroupStats(
         box=box, normalization=Normalization.measure(np.concatenate(pixels, axis=1), percentiles)

@@ -99,7 +99,7 @@ class LazySamples(Sequence[Sample]):
         )
 
     def _look_at(self, path: Path, mpp: float | None) -> _StoredImage | None:
-        """Return what a file states; None if boxes of it cannot be read with little else."""
+        """Return the properties of a file; None if boxes of it cannot be read with little else."""
         key = path, mpp
         if key not in self._files:
             self._files[key] = None

@@ -39,7 +39,7 @@ def count_values(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def parts_per_value(codes: np.ndarray, values: np.ndarray, most: int = 24) -> float:
-    """Return the mean number of connected parts as in `CaseStats`; 0 if they are not counted."""
+    """Return the mean number of connected components as in `CaseStats`; 0 if not counted."""
     if not 3 <= len(values) <= MAX_IDS:
         return 0.0
     codes, values, _ = _from_zero(codes, values)
@@ -67,7 +67,7 @@ def _from_zero(codes: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nd
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceStats:
-    """Statistics of the annotated objects of a mask that states them beside their class."""
+    """Statistics of the annotated objects of a mask that contains them in addition to classes."""
 
     stated: int
     """Number of annotated objects."""
@@ -76,7 +76,7 @@ class InstanceStats:
     """Number of them that later ones do not cover completely."""
 
     parts: int
-    """Number of their connected parts, where objects meet at sides, edges or corners."""
+    """Number of their connected components, where objects meet at sides, edges or corners."""
 
     size: float
     """Longer side of the bounding box of an object in pixels: the area-weighted median."""
@@ -93,7 +93,7 @@ class InstanceStats:
 
 @dataclass(frozen=True)
 class ObjectSizes:
-    """Connected parts of one mask value each, (N,) arrays."""
+    """Connected components of one mask value each, (N,) arrays."""
 
     values: np.ndarray
     areas: np.ndarray
@@ -104,7 +104,7 @@ class ObjectSizes:
 
     @property
     def summary(self) -> tuple[int, float]:
-        """Number and size of the parts, as in `CaseStats`."""
+        """Number and size of the components, as in `CaseStats`."""
         if not len(self.sides):
             return 0, 0.0
         order = np.argsort(self.sides)
@@ -114,7 +114,7 @@ class ObjectSizes:
 
     @property
     def by_value(self) -> dict[int, tuple[int, float]]:
-        """Number and size of the parts of each mask value."""
+        """Number and size of the components of each mask value."""
         return {
             value: ObjectSizes(self.values[own], self.areas[own], self.sides[own]).summary
             for value in np.unique(self.values).tolist()
@@ -123,7 +123,7 @@ class ObjectSizes:
 
 
 def measure_objects(codes: np.ndarray, background: int) -> ObjectSizes:
-    """Measure the connected parts of all values but the background.
+    """Measure the connected components of all values but the background.
 
     Shapes:
         codes: (*S) mask values.

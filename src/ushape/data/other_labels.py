@@ -1,4 +1,4 @@
-"""Further labels that lie beside the masks in use, such as objects or a second annotator."""
+"""Additional labels next to the masks in use, such as objects or those of a second annotator."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def find_other_labels(
     """Describe each folder or COCO file that holds labels of the same images.
 
     Args:
-        data: Data folder that the user named, without a folder of masks.
+        data: Data folder that the user specified, without a folder of masks.
         cases: The cases with the masks in use.
-        notes: Notes of the listing of cases; folders that they name are not repeated.
+        notes: Notes of the listing of cases; folders that they mention are not repeated.
     """
     masks = [case.mask for case in cases if isinstance(case.mask, Path)]
     if not data.is_dir() or len(masks) < len(cases):
@@ -93,7 +93,7 @@ def _describe(place: Path, names: set[str], images: Path, total: int) -> OtherLa
     if not kind:
         return None
     return OtherLabels(
-        f"{place.name}/ holds {kind} of {pluralize(len(files), 'image')}.",
+        f"{place.name}/ contains {kind} of {pluralize(len(files), 'image')}.",
         f"To use them: ushape train {quoted(images)} --masks {quoted(place)}.",
     )
 
@@ -111,7 +111,7 @@ def _kind_of(files: Sequence[Path]) -> str:
         if len(values) > 2:
             parts.append(parts_per_value(codes, values))
     if len(parts) == len(files) and most > 3 and 0 < np.median(parts) <= 1.25:
-        return "numbers of the single objects"
+        return "numbers of the individual objects"
     return "other masks" if 2 <= most <= MAX_CLASSES else ""
 
 

@@ -32,7 +32,7 @@ class OutlineFit:
 def fit_outline(
     image: np.ndarray, codes: np.ndarray, ignore: int | None = None
 ) -> OutlineFit | None:
-    """Compare the edges under the outline of a mask with those beside it.
+    """Compare the edges under the outline of a mask with those next to it.
 
     Args:
         ignore: Mask value of pixels without annotation; where it begins, there is no outline.

@@ -1,4 +1,4 @@
-"""Parts of large images as cases, so that no step of a training needs a whole image in memory."""
+"""Parts of large images as cases, so that no step of training needs a whole image in memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def divide_large_images(
     channels.
 
     Args:
-        above_px: Number of pixels, channels counted; None: no image is divided.
+        above_px: Number of pixels times channels; None: no image is divided.
         slide_mpp: Micrometers per pixel at which slides are read; None: their finest level.
 
     Raises:
@@ -57,8 +57,8 @@ def divide_large_images(
     count = sum(case.box is not None and case.image not in slides for case in cases)
     text = (
         f"{pluralize(divided, 'image')} of more than {above_px:,} pixels "
-        f"{'is' if divided == 1 else 'are'} divided into {count} parts, which are cases of their "
-        "own (preprocessing.divide_above_px)"
+        f"{'is' if divided == 1 else 'are'} divided into {count} parts, which are separate cases "
+        "(preprocessing.divide_above_px)"
     )
     return replace(listing, cases=cases, layout=f"{listing.layout}; {text}")
 
@@ -165,9 +165,9 @@ def _describe(slides: Sequence[Path], slide_mpp: float | None) -> str:
     counts = Counter(describe_slide(path, slide_mpp) for path in slides)
     first, count = counts.most_common(1)[0]
     how = "their finest level" if slide_mpp is None else f"{slide_mpp:g} µm per pixel"
-    more = f", and in {len(slides) - count} further ways" if count < len(slides) else ""
+    more = f", and in {len(slides) - count} other ways" if count < len(slides) else ""
     return (
-        f"parts of {pluralize(len(slides), 'slide')} are cases of their own, read at {how} "
+        f"parts of {pluralize(len(slides), 'slide')} are separate cases, read at {how} "
         f"(preprocessing.slide_mpp): {first}{more}"
     )
 

@@ -27,13 +27,14 @@ class PixelWeightConfig:
     """Largest additional weight of background pixels between objects; 0: none, 10 in the paper."""
 
     border_sigma_px: float = 5.0
-    """Distance over which the additional weight decays, in pixels; preprocessing.distances says
-    which ones if they are longer along one axis."""
+    """Distance over which the additional weight decays, in pixels; preprocessing.distances
+    determines the unit if pixels are longer along one axis."""
 
     class_weights: Literal["none", "inverse", "inverse_log"] | tuple[float, ...] = "none"
     """Weight of the pixels of each class. inverse: inversely proportional to the number of its
-    pixels in the training cases, 1 for the most common class; inverse_log: 1 / ln(1.02 + share of
-    its pixels) as in ENet, 1 for the mean pixel; or a number for each class, background first."""
+    pixels in the training cases, 1 for the most common class; inverse_log: 1 / ln(1.02 + fraction
+    of its pixels) as in ENet, scaled so that the mean over all pixels is 1; or a number for each
+    class, background first."""
 
     def __post_init__(self) -> None:
         hint = "0 disables the border weights."
@@ -55,19 +56,19 @@ def weigh_classes(
 ) -> np.ndarray:
     """Return the weight of each class.
 
-    A class without pixels in the training cases has the weight 0 unless all weights are 1 or
-    given: it is never seen.
+    A class without pixels in the training cases has the weight 0, since it never occurs, unless all
+    weights are 1 or specified by the user.
 
     Args:
         how: Value of `PixelWeightConfig.class_weights`.
         counts: (classes,) pixels of each class in the training cases.
 
     Raises:
-        ConfigError: if the number of given weights is not that of the classes.
+        ConfigError: if the number of weights differs from the number of classes.
 
     Source:
         inverse_log: Paszke et al. 2016 (ENet), arXiv 1606.02147, divided by the mean over all
-        pixels, so that the cross-entropy keeps its size beside other losses.
+        pixels, so that the cross-entropy keeps its size relative to other losses.
     """
     if how == "none":
         return np.ones(len(counts))
@@ -82,7 +83,7 @@ def weigh_classes(
             f"pixel_weights.class_weights has {len(how)} weights, but there are {len(counts)} "
             "classes.",
             code="class_count_mismatch",
-            hint="Give each class a weight, background first, or use inverse_log.",
+            hint="Specify one weight per class, background first, or use inverse_log.",
         )
     return np.asarray(how, dtype=float)
 
@@ -112,7 +113,7 @@ class PixelWeights:
         self._by_class[: len(counts)] = weigh_classes(config.class_weights, counts)
 
     def of(self, classes: np.ndarray) -> np.ndarray:
-        """Return the weights of a patch; objects are connected parts of the foreground.
+        """Return the weights of a patch; objects are connected components of the foreground.
 
         Shapes:
             classes: (*S) uint8 class indices.

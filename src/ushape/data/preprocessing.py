@@ -146,12 +146,13 @@ class Preprocessing:
         return needs_others or config.square or config.shape is not None
 
     def _refuse_part(self, case: Case) -> None:
-        """Raise DataError for a part of an image that must be preprocessed as a whole."""
+        """Raise DataError for a part of an image that can only be preprocessed as a whole."""
         if case.box is None or not self.needs_whole_images:
             return
         raise DataError(
             f"{case.image}: the image is divided into parts because of its size, but the recipe "
-            "crops, pads or resizes whole images, or reads them with others of their group.",
+            "crops, pads or resizes whole images, or reads them together with other images of "
+            "their group.",
             code="image_too_large",
             hint="Train with --recipe auto, or keep images whole with "
             "--set preprocessing.divide_above_px=null.",
@@ -177,7 +178,7 @@ class Preprocessing:
         The normalization is that of the middle one if images of a stack were joined.
 
         Args:
-            spacing_mm: Spacing along each axis of S, if the file states it.
+            spacing_mm: Spacing along each axis of S, if the file specifies it.
 
         Raises:
             DataError: if images are resampled to a common spacing and this one has none.

@@ -14,14 +14,14 @@ MAX_SLICES = 15
 """Largest number of slices that a network receives together."""
 
 DIVIDE_ABOVE_PX = 1 << 28
-"""Number of pixels, channels counted, above which images are divided by default: a volume of
-512 x 512 x 1024 voxels stays whole."""
+"""Number of pixels times channels above which images are divided by default: a volume of 512 x 512
+x 1024 voxels stays whole."""
 
 MIN_MPP, MAX_MPP = 0.01, 1000.0
 """Range of the resolution of slides in micrometers per pixel."""
 
 MIN_DIVIDED_PX = 1 << 12
-"""Smallest limit above which images are divided."""
+"""Smallest value of divide_above_px."""
 
 
 def check_mpp(name: str, mpp: float | None) -> None:
@@ -40,63 +40,66 @@ def check_mpp(name: str, mpp: float | None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessingConfig:
-    """Conversion of files to network input; predictions are resampled to the size of the file."""
+    """Conversion of files to network input; predictions have the size of the image file."""
 
     crop: bool = False
-    """Whether to crop the images of a group to the pixels above a tenth of their maximum."""
+    """Whether to crop the images of a group to the bounding box of the pixels above a tenth of
+    their maximum."""
 
     square: bool = False
     """Whether to pad the shorter side with zeros to obtain a square."""
 
     shape: tuple[int, ...] | None = None
-    """Size to which all images are resized; null: their own size divided by downscale."""
+    """Size to which all images are resized; null: the size of each image divided by downscale."""
 
     downscale: int | float | tuple[float, ...] | Literal["auto"] = "auto"
     """Factor by which images are reduced, such as 1.5, or one factor for each axis, as in
-    [1, 2, 2]. auto: 1, or more if patches would show too little of an image, or if its pixels would
-    be seen too rarely; voxels that are longer along one axis are reduced less along it."""
+    [1, 2, 2]. auto: 1, or more if patches would show too little of an image, or if each pixel would
+    be sampled too rarely; images are reduced less along axes on which their voxels are longer."""
 
     spacing_mm: tuple[float, ...] | Literal["auto"] | None = "auto"
-    """Spacing of the voxels of a volume along z, y and x, by which the network is planned; only the
-    ratios matter. auto: the median of the training files, if all of them state it; null: voxels
-    are assumed to be cubes."""
+    """Spacing of the voxels of a volume along z, y and x, from which the network is planned; only
+    the ratios matter. auto: the median of the training files, if all of them specify it; null:
+    voxels are assumed to be cubes."""
 
     target_spacing_mm: tuple[float, ...] | Literal["auto"] | None = "auto"
-    """Spacing along z, y and x, or y and x for images and for volumes that are seen by slice, to
-    which all images are resampled by the spacing that their files state, before downscale. null:
-    each keeps its own grid. auto: null, unless all files state a spacing and those of the training
-    images differ by more than 5 %; then their median, and along an axis of thick slices the 10th
-    percentile."""
+    """Spacing along z, y and x (y and x for images, and for volumes that are processed slice by
+    slice) to which all images are resampled before downscale is applied, according to the spacing
+    in their files. null: each image keeps its own grid. auto: null, unless all files specify a
+    spacing and the spacings of the training images differ by more than 5%; then their median, or
+    their 10th percentile along an axis of thick slices."""
 
     distances: Literal["spacing", "pixels"] = "spacing"
     """Unit of the distances that are learned to separate objects, and of border weights. spacing:
-    pixels of the finest axis, so that a step along a coarse axis counts as much as it is longer;
-    pixels: steps along all axes count alike."""
+    pixels of the finest axis, so that a step along a coarse axis counts as more, in proportion to
+    its length; pixels: steps along all axes count the same."""
 
     slices: int | Literal["auto"] | None = "auto"
-    """Number of slices, odd, that a 2D network receives as channels to predict the middle one. 1:
-    volumes slice by slice (2D); 3, 5, ...: with their neighbors (2.5D), also for images that are
-    numbered slices of a stack. null: whole volumes (3D), and images by themselves. auto: null,
-    unless the slices of volumes are few or thick and short trials prefer another number."""
+    """Odd number of slices that a 2D network receives as channels to predict the middle one. 1:
+    volumes are processed slice by slice (2D); 3, 5, ...: slices with their neighbors (2.5D), also
+    for images that are numbered slices of a stack. null: whole volumes (3D), and single images.
+    auto: null, unless the volumes have few or thick slices and another number performs better in
+    short trials."""
 
     intensity: Literal["auto", "data", "image", "group", "min_max"] = "auto"
     """Normalization of intensities. data, image, group: clip, then standardize to mean 0 and
     standard deviation 1, with the statistics of all training images, of each image, or of its
-    group; min_max: rescale each image from its own range to [0, 1]."""
+    group; min_max: rescale the range of each image to [0, 1]."""
 
     divide_above_px: int | None = DIVIDE_ABOVE_PX
-    """Number of pixels, channels counted, above which an image with a mask is divided into parts of
-    at most a sixteenth of it, which are cases of their own, if both files can be read in parts
+    """Number of pixels times channels above which an image with a mask is divided into parts, which
+    are separate cases, of at most a sixteenth of this number, if both files can be read in parts
     (TIFF, Zarr, .npy and uncompressed .nii); null: no image is divided."""
 
     slide_mpp: float | None = None
-    """Resolution in micrometers per pixel at which whole-slide images are read, and TIFF files with
-    several resolution levels: from the level of this resolution, up to 5 %, or reduced from the
-    nearest finer one. Their masks are those of the finest level, of any resolution, or outlines in
-    its pixels. Unless downscale is set, it is 1. null: slides are read at their finest level."""
+    """Resolution in micrometers per pixel at which whole-slide images, and TIFF files with several
+    resolution levels, are read: from the level of this resolution (within 5%), or reduced from the
+    nearest finer one. Masks are images of the whole slide at any resolution, or outlines in pixels
+    of the finest level. Unless downscale is set, it is 1. null: slides are read at their finest
+    level."""
 
     percentiles: tuple[float, float] = (0.5, 99.5)
-    """Lower and upper percentile at which intensities are clipped."""
+    """Lower and upper percentiles at which intensities are clipped."""
 
     def __post_init__(self) -> None:
         if self.downscale != "auto":
@@ -115,7 +118,7 @@ class PreprocessingConfig:
             raise ConfigError(
                 f"preprocessing.slices is {self.slices}.",
                 code="value_out_of_range",
-                hint=f"Use an odd number up to {MAX_SLICES}, or null for whole volumes.",
+                hint=f"Use an odd number from 1 to {MAX_SLICES}, or null for whole volumes.",
             )
         for name in ("spacing_mm", "target_spacing_mm"):
             spacing = getattr(self, name)
@@ -125,13 +128,13 @@ class PreprocessingConfig:
                 raise ConfigError(
                     f"preprocessing.{name} is {list(spacing)}.",
                     code="value_out_of_range",
-                    hint="Give a length above 0 for each axis, as in [5, 0.7, 0.7].",
+                    hint="Specify a length above 0 for each axis, as in [5, 0.7, 0.7].",
                 )
         if self.shape is not None and isinstance(self.target_spacing_mm, tuple):
             raise ConfigError(
                 "preprocessing.shape and preprocessing.target_spacing_mm are both set.",
                 code="settings_conflict",
-                hint="Set only one of them: each decides the size of all images.",
+                hint="Set only one of them: each determines the size of all images.",
             )
         if self.divide_above_px is not None:
             hint = "null keeps all images whole; the default suits 16 GB of memory."
@@ -153,10 +156,10 @@ class PreprocessingConfig:
     def working_shape(
         self, shape: tuple[int, ...], spacing_mm: Sequence[float] | None = None
     ) -> tuple[int, ...]:
-        """Return the shape on which the network works for a (cropped) image of this shape.
+        """Return the shape of the network's input for a (cropped) image of this shape.
 
         Args:
-            spacing_mm: Spacing of the image; None: it has the common spacing already.
+            spacing_mm: Spacing of the image; None: it already has the common spacing.
         """
         is_by_slice = isinstance(self.slices, int) and len(shape) == 3
         if self.shape is not None:
@@ -189,7 +192,7 @@ class PreprocessingConfig:
         return tuple(length / min(lengths) for length in lengths)
 
     def downscale_factors(self, dims: int) -> tuple[float, ...]:
-        """Return the factor along each axis by which images of so many axes are reduced."""
+        """Return the factor along each axis by which images with `dims` axes are reduced."""
         assert self.downscale != "auto", "the planner chooses the downscaling"
         if isinstance(self.slices, int) and dims == 3:
             return (1.0, *self.downscale_factors(2))
@@ -198,5 +201,5 @@ class PreprocessingConfig:
         return (self.downscale,) * dims
 
     def input_channels(self, channels: int) -> int:
-        """Return the number of channels of the network's input for images of so many channels."""
+        """Return the number of channels of the network's input, by that of the images."""
         return channels * (self.slices if isinstance(self.slices, int) else 1)

@@ -33,7 +33,7 @@ MAX_PLANES = 16
 
 
 def read_image(case: Case, channels: int | None = None) -> np.ndarray:
-    """Read the pixels of an image (C, *S) as stored, including further files with channels.
+    """Read the pixels of an image (C, *S) as stored, including additional files with channels.
 
     Raises:
         DataError: if a file cannot be read, if the number of channels is wrong, or if the files of
@@ -43,7 +43,7 @@ def read_image(case: Case, channels: int | None = None) -> np.ndarray:
 
 
 def read_first_file(case: Case) -> Pixels:
-    """Read the image of a case, or its page or time point, without further files.
+    """Read the image of a case, or its page or time point, without additional files.
 
     Raises:
         DataError: if the file cannot be read, or has no such page.
@@ -89,7 +89,7 @@ def join_channels(case: Case, first: Pixels, channels: int | None = None) -> Pix
             f"{case.image}: the image has {pluralize(image.shape[0], 'channel')}, but the model "
             f"expects {channels}.",
             code="channel_count_mismatch",
-            hint="Convert the image, or train a model on images like this one.",
+            hint="Convert the image, or train a model on images of this kind.",
         )
     return replace(first, array=image, is_repeated_gray=is_gray)
 
@@ -112,12 +112,12 @@ def _read_further(path: Path, first: Pixels, case: Case) -> np.ndarray:
             f"{path} has {size_text(further.array.shape[1:])} pixels, but {case.image} has "
             f"{size_text(shape)}.",
             code="channel_size_mismatch",
-            hint="Provide all channels of a case in the same size.",
+            hint="Provide all channels of a case at the same size.",
         )
     grid, other = first.grid, further.grid
     if grid and other and compare_grids(grid, other) not in AS_THEY_ARE:
         raise DataError(
-            f"{path} states another direction, spacing or origin than {case.image}.",
+            f"{path} has a different direction, spacing or origin than {case.image}.",
             code="channel_grid_mismatch",
             hint="Resample all channels of a case to the grid of the first one, or copy its header "
             "if the pixels correspond by their index.",
@@ -138,10 +138,10 @@ def read_classes(case: Case, space: LabelSpace) -> np.ndarray | None:
 
 
 def read_objects(case: Case, space: LabelSpace) -> np.ndarray | None:
-    """Return the numbers of the objects (*S) if the mask of an annotated case states them.
+    """Return the numbers of the objects (*S) if the mask of an annotated case contains them.
 
-    They count from 1, whatever the values of the mask. Connected parts outside all stated objects,
-    such as crowds, have further numbers.
+    They count from 1, whatever the values of the mask. Connected components outside all annotated
+    objects, such as crowds, have additional numbers.
     """
     assert case.mask is not None, "only annotated cases have objects"
     if not space.states_objects:
@@ -158,12 +158,12 @@ def read_objects(case: Case, space: LabelSpace) -> np.ndarray | None:
         is_object &= mask.codes != space.ignore
     ids = mask.codes if space.threshold > 0 else mask.codes.astype(np.int64) + 1 - space.threshold
     numbers = _in_order(np.where(is_object, ids, 0))
-    # Without a decision for the whole data set, a single value marks the foreground.
+    # Without a decision for the whole dataset, a single value marks the foreground.
     return numbers if space.has_instances or numbers.max(initial=0) > 1 else None
 
 
 def find_true_objects(case: Case, classes: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """Number the objects of an annotated case: as its mask does, or else its connected parts.
+    """Number the objects of an annotated case: as its mask does, or else its connected components.
 
     Shapes:
         classes: (*S) class indices -> (*S) int32, 0 outside of objects.
@@ -207,6 +207,6 @@ def mask_size_error(case: Case, image: Sequence[int], mask: Sequence[int]) -> Da
         f"{case.id}: the image has {size_text(image)} pixels, but its mask has {size_text(mask)}"
         f"{' (height and width are exchanged)' if turned else ''}.",
         code="mask_size_mismatch",
-        hint="A mask needs the size of its image. "
+        hint="A mask must have the size of its image. "
         + ("Transpose one of the two files." if turned else "Export the mask again."),
     )

@@ -49,7 +49,7 @@ def choose_regions(
             f"labels.names lists {unknown[0]}, but no structure set has a region of this name.",
             code="unknown_region",
             hint=f"The most similar region is {names[near[0]]}. List background and the names of "
-            "regions, or new names of all classes.",
+            "existing regions, or list new names for all classes.",
         )
     classes = tuple(wanted[1:])
     cases = [

@@ -28,7 +28,7 @@ AHEAD = 32
 """Largest number of images that are copied before they are needed."""
 
 AHEAD_BYTES = 1 << 30
-"""Size of these images after which no further one is copied."""
+"""Size of these images after which no more are copied."""
 
 READ_WHEN_LISTED = (".dcm", "", ".nii", ".nii.gz")
 """Suffixes of images whose content decides how they are listed."""
@@ -116,7 +116,7 @@ class RemoteImages:
                 raise DataError(
                     f"{remote.url}: a table of images must be a local file.",
                     code="remote_table",
-                    hint="Name the folder of the images, or a pattern of their names.",
+                    hint="Specify the folder of the images, or a pattern of their names.",
                 )
             try:
                 _make_stand_in(path, file)
@@ -192,14 +192,14 @@ class RemoteImages:
         return [replace(one, case=replace(one.case, origin=self._origin_of(one))) for one in inputs]
 
     def expect(self, inputs: Iterable[Input]) -> None:
-        """State which images will be fetched, and in which order."""
+        """Specify which images will be fetched, and in which order."""
         if self._keeps_all:
             return
         units = [unit for one in inputs for unit in self._units_of(one)]
         self._uses, self._left = Counter(units), deque(dict.fromkeys(units))
 
     def fetch(self, image: Input) -> None:
-        """Wait until the files of an image are copied; begin to copy those that follow.
+        """Wait until the files of an image are copied; start copying those of the next images.
 
         Raises:
             DataError: if a file no longer exists.

@@ -1,4 +1,4 @@
-"""Training patches: the case, position, augmentation and encoding of each."""
+"""Training patches: selection of case and position, augmentation and encoding."""
 
 from __future__ import annotations
 
@@ -38,24 +38,25 @@ class SamplingConfig:
     """Size of a training patch in pixels after preprocessing, (y, x) or (z, y, x)."""
 
     growing_patches: bool = False
-    """Whether patches have a quarter of the size in the first quarter of the steps and half of it
-    in the second one, at least 64 pixels, or 32 in 3D. A batch then has more of them."""
+    """Whether patches have a quarter of their size in the first quarter of the steps and half of it
+    in the second quarter, but at least 64 pixels, or 32 in 3D. Batches contain correspondingly more
+    of these smaller patches."""
 
     strategy: Literal[
         "foreground", "uniform", "foreground_weighted", "group_foreground_weighted"
     ] = "foreground"
     """Sampling of patches. foreground: a given fraction of the patches is centered on a foreground
-    pixel, the others are placed at random. With the other values all patches are placed at random,
-    in a case that is drawn uniformly (uniform), weighted by its amount of foreground
-    (foreground_weighted), or so weighted within a uniformly drawn group
-    (group_foreground_weighted)."""
+    pixel, and the others are placed at random. With the other values, all patches are placed at
+    random, in a case that is drawn uniformly (uniform), with a probability that depends on its
+    amount of foreground (foreground_weighted), or with such a probability within a uniformly drawn
+    group (group_foreground_weighted)."""
 
     foreground_fraction: float | Literal["auto"] = "auto"
     """Fraction of the patches that are centered on a foreground pixel if strategy is foreground."""
 
     class_ratios: tuple[float, ...] | None = None
-    """Ratios of the foreground classes in the patches that are centered on foreground, of any sum;
-    null: the same for all classes, or as the planner chooses them together with
+    """Ratios of the foreground classes in the patches that are centered on foreground; they need
+    not sum to 1. null: equal for all classes, or chosen by the planner together with
     foreground_fraction."""
 
     def __post_init__(self) -> None:
@@ -64,7 +65,8 @@ class SamplingConfig:
             raise ConfigError(
                 f"sampling.class_ratios is {list(ratios)}.",
                 code="value_out_of_range",
-                hint="Give each foreground class a ratio of at least 0, and one of them more.",
+                hint="Give each foreground class a ratio of at least 0, and at least one of them "
+                "a ratio above 0.",
             )
         if self.patch_shape != "auto" and min(self.patch_shape, default=0) < 1:
             raise ConfigError(
@@ -86,21 +88,21 @@ class Pick:
 
 
 class CaseDraw:
-    """Draws cases, a given share of them for their foreground.
+    """Draws cases, a given fraction of them for their foreground.
 
-    A foreground draw first takes a foreground class, then a case that contains it, so that rare
-    classes and rare non-empty cases are seen as often as intended.
+    A foreground draw first selects a foreground class, then a case that contains it, so that rare
+    classes and rare non-empty cases are sampled as often as intended.
 
     Args:
         class_pixels: (cases, classes) pixels of each class in each case, background first.
-        foreground_fraction: Share of foreground draws, 0 to 1.
-        probabilities: (cases,) probabilities of the other draws; None for a uniform draw of the
-            cases with an annotated pixel.
+        foreground_fraction: Fraction of foreground draws, 0 to 1.
+        probabilities: (cases,) probabilities of the cases in the other draws; None to draw
+            uniformly from the cases with an annotated pixel.
         class_ratios: Ratios of the foreground classes in the foreground draws; None for equal
             ones. Classes that occur in no case are left out.
 
     Raises:
-        ConfigError: if the number of ratios is not that of the foreground classes.
+        ConfigError: if the number of ratios differs from the number of foreground classes.
     """
 
     def __init__(
@@ -139,7 +141,7 @@ class CaseDraw:
         return Pick(int(np.searchsorted(self.cumulative, place, side="right")), None)
 
     def _draw_place(self, rng: np.random.Generator) -> int:
-        """Draw the place of a class in `cases_with`."""
+        """Draw the index of a class in `cases_with`."""
         if self.cumulative_ratios is None:
             return int(rng.integers(len(self.cases_with)))
         place = rng.random() * self.cumulative_ratios[-1]
@@ -157,7 +159,7 @@ def check_ratios(ratios: Sequence[float] | np.ndarray, classes: int) -> None:
             f"sampling.class_ratios has {len(ratios)} values, but there are {classes} foreground "
             "classes.",
             code="class_count_mismatch",
-            hint="Give each foreground class a ratio, or leave it out for equal ones.",
+            hint="Specify one ratio per foreground class, or omit the setting for equal ratios.",
         )
 
 
@@ -169,7 +171,7 @@ def build_draw(config: SamplingConfig, class_pixels: np.ndarray, groups: Sequenc
         groups: Group of each case.
     """
     if config.strategy == "foreground":
-        assert config.foreground_fraction != "auto", "the planner leaves nothing open"
+        assert config.foreground_fraction != "auto", "the planner sets all automatic values"
         return CaseDraw(class_pixels, config.foreground_fraction, class_ratios=config.class_ratios)
     foreground = class_pixels[:, 1:].sum(axis=1)
     if config.strategy == "uniform":
@@ -216,8 +218,8 @@ def draw_center(
 ) -> tuple[float, ...]:
     """Draw the center of a patch in pixels; its first corner is center - patch_shape / 2.
 
-    A patch lies within the image; a larger patch is centered. A patch at a random position that
-    would show no annotated pixel is moved to a random one.
+    A patch lies within the image; one that is larger than the image is centered on it. A patch at a
+    random position that would show no annotated pixel is moved to a random annotated pixel.
 
     Args:
         classes: (*S) class indices.
@@ -265,7 +267,8 @@ class Patch(TypedDict):
     """(C, *P) float32, normalized intensities."""
     target: Tensor
     """(K, *P') float32, 0 or 1; P' is smaller than P for a network without padding. If the network
-    learns the distance to the border of the object, it follows as another channel, 0 to 1."""
+    learns the distance to the border of the object, this distance, 0 to 1, is an additional last
+    channel."""
     weight: Tensor
     """(1, *P') float32, weight of each pixel in the loss; 0 for ignored pixels."""
 
@@ -278,8 +281,8 @@ class PatchDataset(Dataset[Patch]):
         patch_shape: P, in working pixels.
         margin: Number of pixels that the network loses on each side.
         seed: Random seed of the run.
-        max_distance_px: Largest distance to the border of an object that is learned, if the space
-            has it.
+        max_distance_px: Largest distance to the border of an object that is learned, if the label
+            space has this channel.
         lengths: Relative length of a pixel along each axis, for this distance; None: 1.
         slices: Number of slices of a volume that a 2D patch shows as channels; None: patches have
             as many axes as the samples.

@@ -1,4 +1,4 @@
-"""Scan of a data set: read every file once, and infer label space and groups."""
+"""Scan of a dataset: read every file once, and infer label space and groups."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from ushape.types import CaseFacts, MaskEncoding, files_of
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetStats:
-    """Results of the scan of a data set."""
+    """Results of the scan of a dataset."""
 
     folder: Path
-    """Data folder, table or COCO file that the user named."""
+    """Data folder, table or COCO file that the user specified."""
 
     listing: DatasetListing
     case_stats: tuple[CaseStats, ...]
     """Statistics of every case, in the order of the listing, unreadable ones included."""
 
     labels: LabelConfig
-    """Label settings of the user, completed by what the data folder states."""
+    """Label settings of the user, completed with the classes that the data folder defines."""
 
     label_space: LabelSpace | None
     """Meaning of the mask values; None if they cannot be interpreted."""
@@ -59,7 +59,7 @@ class DatasetStats:
     """Reason why the mask values cannot be interpreted."""
 
     label_rule: str
-    """How the label space was found, in words."""
+    """How the label space was determined, in words."""
 
     grouping: Grouping
     """Groups of the readable cases; groups that share duplicates are merged."""
@@ -77,14 +77,14 @@ class DatasetStats:
     """Decisions on the mask values that the user should know."""
 
     other_labels: tuple[OtherLabels, ...] = ()
-    """Further labels in the folder, which are not used."""
+    """Additional labels in the folder, which are not used."""
 
     part_of: Mapping[str, str] = field(default_factory=dict)
-    """Part of the split of each case id; empty before a split is made."""
+    """Subset of each case id; empty before the data are split."""
 
     @property
     def space(self) -> LabelSpace:
-        """The label space of a usable data set."""
+        """The label space of a usable dataset."""
         assert self.label_space is not None, "call raise_if_unusable() first"
         return self.label_space
 
@@ -120,12 +120,12 @@ class DatasetStats:
 
     @property
     def checksum(self) -> str:
-        """Checksum of all files of the data set, as `checksum.dataset_checksum` computes it."""
+        """Checksum of all files of the dataset, as `checksum.dataset_checksum` computes it."""
         return combine_checksums(self.listing.cases, self.folder, self.file_checksums)
 
     @cached_property
     def file_checksums(self) -> dict[Path, bytes]:
-        """Checksum of each file of the data set."""
+        """Checksum of each file of the dataset."""
         known = {path: own for stats in self.case_stats for path, own in stats.checksums.items()}
         return file_checksums(self.listing.cases, known)
 
@@ -164,7 +164,7 @@ class DatasetStats:
             raise join_errors(failures)
 
     def raise_if_unusable(self) -> None:
-        """Raise an error if a network cannot be trained on the data set.
+        """Raise an error if a network cannot be trained on the dataset.
 
         Raises:
             DataError: if a case cannot be used, if the images differ in their number of channels or
@@ -196,19 +196,20 @@ def scan_dataset(
     divide_above_px: int | None = DIVIDE_ABOVE_PX,
     slide_mpp: float | None = None,
 ) -> DatasetStats:
-    """List a data set, read every file once, and infer label space and groups.
+    """List a dataset, read every file once, and infer label space and groups.
 
     Cases that cannot be read are collected, not raised: see `DatasetStats.raise_if_unusable`.
 
     Args:
         folder: Data folder, table or COCO file.
         masks: Folder of the masks, if `folder` holds only the images.
-        labels: Label settings of the user; they take precedence over what the data state.
-        groups: Groups that the user states; see `grouping.stated.stated_keys`.
+        labels: Label settings of the user; they take precedence over those of the dataset.
+        groups: Groups that the user specifies; see `grouping.stated.stated_keys`.
         on_progress: Called with the number of cases read and the total.
         dims: Number of spatial dimensions of the network, if it is known. Unless it is 3, each
             section of a single volume is a case.
-        classes: Names of the classes of a run, background first, if the data are to have them.
+        classes: Names of the classes of a run, background first, if the data must have the same
+            classes.
         divide_above_px: Number of pixels above which images are divided; see `data.parts`.
         slide_mpp: Micrometers per pixel at which slides are read; None: their finest level.
 
@@ -249,7 +250,7 @@ def scan_dataset(
 
 
 def with_groups(stats: DatasetStats, groups: str) -> DatasetStats:
-    """Return a copy with the groups that an option states; see `grouping.stated.stated_keys`.
+    """Return a copy with the groups that an option specifies; see `grouping.stated.stated_keys`.
 
     Raises:
         DataError: if the option does not give every case a group.
@@ -303,18 +304,18 @@ def _refuse_mixed_images(case_stats: Sequence[CaseStats]) -> None:
             raise DataError(
                 f"The images differ in their number of {what} ({listed}).",
                 code=code,
-                hint="Convert them to one kind, for example all gray or all RGB.",
+                hint="Convert them to one format, for example all grayscale or all RGB.",
             )
 
 
 def writes_as_stored(stats: DatasetStats) -> bool:
-    """Return whether masks fit the stored pixels of most images that EXIF turns."""
+    """Return whether masks fit the stored pixels of most images with an EXIF orientation."""
     counts = Counter(one.turn for one in stats.readable)
     return counts["stored"] > counts["displayed"] + counts["unclear"]
 
 
 def describe_dataset(stats: DatasetStats) -> list[str]:
-    """Describe what the scan of a usable data set found, one line per subject."""
+    """Describe what the scan of a usable dataset found, one line per subject."""
     shapes = Counter(one.shape for one in stats.case_stats)
     common, count = shapes.most_common(1)[0]
     sizes = f"{size_text(common)} pixels"
@@ -338,7 +339,7 @@ def describe_dataset(stats: DatasetStats) -> list[str]:
     if space.has_instances and counts:
         lines.append(
             f"Objects: {pluralize(sum(counts), 'object')} as annotated, up to {max(counts)} in an "
-            "image. To count connected parts instead: --set labels.instances=false."
+            "image. To count connected components instead: --set labels.instances=false."
         )
     lines += [f"Note: {note.text} {note.fix}" for note in _mere_notes(stats)]
     empty = sum(stats.foreground_share(one) == 0 for one in stats.case_stats)

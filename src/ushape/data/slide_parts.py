@@ -49,8 +49,8 @@ def mask_part(case: Case, box: Box, shape: tuple[int, ...]) -> Mask:
         shape: S of the slide as it is read.
 
     Raises:
-        DataError: if the mask has other sides than the slide, or is of a kind that is not read in
-            parts.
+        DataError: if the mask has another aspect ratio than the slide, or a format that is not read
+            in parts.
     """
     mask = case.mask
     if isinstance(mask, ShapesMask):
@@ -67,7 +67,7 @@ def mask_part(case: Case, box: Box, shape: tuple[int, ...]) -> Mask:
 
 
 def check_mask(case: Case) -> None:
-    """Compare the sides of a slide with those of its mask, which may have another resolution.
+    """Compare the aspect ratio of a slide with that of its mask, which may have another resolution.
 
     Raises:
         DataError: if the mask does not show the same area.
@@ -83,9 +83,9 @@ def check_mask(case: Case) -> None:
             return
     raise DataError(
         f"{case.id}: the slide has {size_text(finest)} pixels at its finest level, but its mask "
-        f"has {size_text(size)}, which are other sides.",
+        f"has {size_text(size)}, which is a different aspect ratio.",
         code="mask_size_mismatch",
-        hint="A mask shows the whole slide, at any resolution. Export it again.",
+        hint="A mask must show the whole slide; its resolution may differ. Export it again.",
     )
 
 

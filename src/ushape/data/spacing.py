@@ -28,7 +28,7 @@ def spacing_text(spacing_mm: Sequence[float]) -> str:
 
 
 def is_common(spacings: Sequence[Sequence[float]]) -> bool:
-    """Return whether the spacings of all cases are equal along each axis, up to 5 %."""
+    """Return whether the spacings of all cases are equal along each axis, within 5%."""
     lengths = np.asarray(spacings)
     return bool((lengths.max(axis=0) <= SAME * lengths.min(axis=0)).all())
 
@@ -93,21 +93,22 @@ def check_spacing(
     """Return the spacing of an image that is to be resampled along the last axes.
 
     Raises:
-        DataError: if the file does not state it, or if it is far longer than the target.
+        DataError: if the file does not specify it, or if it is far longer than the target.
     """
     if spacing_mm is None or len(spacing_mm) < len(target_mm):
         raise DataError(
-            f"{name}: the file does not state its spacing, but images are resampled to "
+            f"{name}: the file does not specify its spacing, but images are resampled to "
             f"{spacing_text(target_mm)}.",
             code="missing_spacing",
             hint="Set the spacing in the header, or save the image in a format that has one, such "
-            "as NIfTI or OME-TIFF. A training with --set preprocessing.target_spacing_mm=null does "
-            "not resample.",
+            "as NIfTI or OME-TIFF. A model trained with --set "
+            "preprocessing.target_spacing_mm=null does not resample images.",
         )
     if 1 / min(factors_to(spacing_mm, target_mm, len(target_mm))) > MAX_FACTOR:
         raise DataError(
             f"{name}: the spacing is {spacing_text(spacing_mm)}, but images are resampled to "
-            f"{spacing_text(target_mm)}, which would enlarge it more than {MAX_FACTOR:g} times.",
+            f"{spacing_text(target_mm)}, which would enlarge it by a factor of more than "
+            f"{MAX_FACTOR:g}.",
             code="implausible_spacing",
             hint="Correct the spacing in the header, or resample the image first.",
         )

@@ -1,4 +1,4 @@
-"""A split that the user states in a file."""
+"""A split that the user defines in a file."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from ushape.formatting import pluralize, reason
 from ushape.types import Case
 
 UNUSED = "unused"
-"""Key of the cases that are in none of the parts."""
+"""Key of the cases that are in none of the subsets."""
 
 
 def load_given_splits(path: Path, cases: Sequence[Case], needed: Sequence[str] = PARTS) -> Splits:
     """Load a split from a splits.json of a run, edited or not.
 
-    Cases that it lists as "unused" are in none of the parts.
+    Cases that it lists as "unused" are in none of the subsets.
 
     Args:
         path: File with the lists train, validation, test and optionally unused.
-        needed: Parts that must not be empty.
+        needed: Subsets that must not be empty.
 
     Raises:
         RunError: if the file cannot be read or lacks a list.
-        DataError: if a needed part is empty, if an id is unknown, listed twice or missing, or if
-            the cases of a group are in different parts.
+        DataError: if a needed subset is empty, if an id is unknown, listed twice or missing, or if
+            the cases of a group are in different subsets.
     """
     parts = _read_parts(path)
     listed = Counter(case_id for ids in parts.values() for case_id in ids)
@@ -45,7 +45,11 @@ def load_given_splits(path: Path, cases: Sequence[Case], needed: Sequence[str] =
     for wrong, what, hint in (
         (sorted(listed.keys() - known.keys()), "unknown cases", "Use the ids in cases.json."),
         (sorted(i for i in listed if listed[i] > 1), "repeated cases", "List each case once."),
-        (sorted(known.keys() - listed.keys()), "missing cases", "Add them to a part or to unused."),
+        (
+            sorted(known.keys() - listed.keys()),
+            "missing cases",
+            "Add them to train, validation, test or unused.",
+        ),
     ):
         if wrong:
             near = difflib.get_close_matches(wrong[0], known.keys() - listed.keys(), n=1)
@@ -58,7 +62,7 @@ def load_given_splits(path: Path, cases: Sequence[Case], needed: Sequence[str] =
     for part in needed:
         if not parts[part]:
             raise DataError(
-                f"{path}: no cases for {part}.",
+                f"{path}: there are no cases for {part}.",
                 code="empty_part",
                 hint="Training, validation and test need at least one group each, unless "
                 "split.validation_fraction or split.test_fraction is 0.",

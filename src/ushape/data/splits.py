@@ -36,26 +36,27 @@ class SplitConfig:
 
     test_fraction: float = 0.2
     """Fraction of the cases in the test set, which is only used for the scores. 0: no scores,
-    unless the data state a test set."""
+    unless the dataset defines a test set."""
 
     validation_fraction: float = 0.15
-    """Fraction of the cases in the validation set, which is used to select the best weights. 0:
-    they are selected on the training cases, unless the data state a validation set."""
+    """Fraction of the cases in the validation set, which is used to select the best weights. 0: the
+    weights are selected on the training cases, unless the dataset defines a validation set."""
 
     folds: int | None = None
-    """Number of folds of a cross-validation; replaces test_fraction. null: a single split."""
+    """Number of folds of a cross-validation, which replaces test_fraction. null: a single split."""
 
     fold: int = 0
     """Index of the fold that is the test set, counted from 0."""
 
     stratify_classes: bool = True
     """Whether groups are exchanged if the test or validation set lacks foreground, or a class that
-    enough groups have. A class of one group stays in training, the second one goes to the test set,
-    the third one to the validation set. false: splits as in earlier versions."""
+    occurs in enough groups. Of the groups with a class, the first stays in training, the second is
+    assigned to the test set and the third to the validation set. false: split as in earlier
+    versions."""
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Parts beside training that a split has."""
+        """Subsets that a split has in addition to training."""
         has_test = self.folds is not None or self.test_fraction > 0
         return ("test",) * has_test + ("validation",) * (self.validation_fraction > 0)
 
@@ -65,13 +66,14 @@ class SplitConfig:
                 raise ConfigError(
                     f"split.{name} is {getattr(self, name)}, outside [0, 1).",
                     code="value_out_of_range",
-                    hint="0.2 is usual. Only scores of held-out cases are valid for new images.",
+                    hint="0.2 is usual. Only scores on held-out cases are valid for new images.",
                 )
         if self.folds is not None and not 0 <= self.fold < self.folds >= 2:
             raise ConfigError(
                 f"split.folds is {self.folds} and split.fold is {self.fold}.",
                 code="value_out_of_range",
-                hint="Use at least 2 folds, counted from 0; `ushape cross-validate` trains all.",
+                hint="Use at least 2 folds; fold is counted from 0. `ushape cross-validate` "
+                "trains all folds.",
             )
         if self.test_fraction + self.validation_fraction >= 0.9:
             raise ConfigError(
@@ -84,14 +86,14 @@ class SplitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """Sorted case ids of each part, and a description of the split."""
+    """Sorted case ids of each subset, and a description of the split."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
     text: str
     unused: tuple[str, ...] = ()
-    """Cases that the user excluded from all parts."""
+    """Cases that the user excluded from all subsets."""
 
     def save(self, path: Path) -> None:
         write_sealed_json(path, asdict(self))
@@ -119,9 +121,9 @@ class Splits:
 
 
 def split_dataset(stats: DatasetStats, config: SplitConfig, *, seed: int) -> Splits:
-    """Split the readable cases of a scanned data set; see `make_splits`.
+    """Split the readable cases of a scanned dataset; see `make_splits`.
 
-    The text of the split contains the warning of the groups, if there is one.
+    The text of the split includes the warning about the groups, if there is one.
     """
     splits = make_splits(
         stats.grouping.cases,
@@ -137,7 +139,7 @@ def split_dataset(stats: DatasetStats, config: SplitConfig, *, seed: int) -> Spl
 
 
 def with_missing_foreground(splits: Splits, stats: DatasetStats) -> Splits:
-    """Add to the text of a split which of its held-out parts have no foreground."""
+    """Add to the text of a split which of its held-out subsets have no foreground."""
     text = splits.text
     if splits.validation and not has_foreground(stats, splits.validation):
         text += (
@@ -164,26 +166,27 @@ def make_splits(
     seed: int,
     classes_present: Mapping[str, Iterable[int]] | None = None,
 ) -> Splits:
-    """Distribute whole groups, or use the split that the data state.
+    """Distribute whole groups, or use the split that the dataset defines.
 
-    A part with the fraction 0 gets cases only if the data state some.
+    A subset with the fraction 0 gets cases only if the dataset assigns some to it.
 
     Groups are ordered by the rarest class in them, then by their foreground share, and assigned in
-    strata, so that each part gets groups with much and with little foreground; every class remains
-    in training. Then groups are exchanged, if the test or validation set lacks foreground or a
-    class that enough groups have; see `assignment.assign_strata`. Of a stack, test is one end and
-    validation the other. A part that a stated split lacks is taken from its training groups in the
-    same way.
+    strata, so that each subset gets groups with much and with little foreground; every class
+    remains in training. Then groups are exchanged if the test or validation set lacks foreground or
+    a class that occurs in enough groups; see `assignment.assign_strata`. In a stack, the test set
+    is one end and the validation set is the other. A subset that a given split lacks is taken from
+    its training groups in the same way.
 
     Args:
-        foreground_share: Foreground share by case id, 0 to 1.
+        foreground_share: Fraction of foreground by case id, 0 to 1.
         kind: Rule by which the groups were inferred.
-        classes_present: Foreground classes by case id; if omitted, only shares are used.
+        classes_present: Foreground classes by case id; if omitted, only the fractions of foreground
+            are used.
 
     Raises:
-        DataError: if there are fewer groups than parts, or if a stated split separates a group,
+        DataError: if there are fewer groups than subsets, or if a given split separates a group,
             omits cases or has no training cases.
-        ConfigError: if folds are requested although the data state a split.
+        ConfigError: if folds are requested although the dataset defines a split.
     """
     members = members_of(cases)
     given = _given_parts(cases, config)
@@ -224,7 +227,7 @@ def _refuse_too_many_folds(config: SplitConfig, groups: int) -> None:
 def ids_of_parts(
     members: Mapping[str, list[str]], part_of: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]]:
-    """Return the sorted case ids of each part."""
+    """Return the sorted case ids of each subset."""
     return {
         part: tuple(sorted(i for g, ids in members.items() if part_of[g] == part for i in ids))
         for part in PARTS
@@ -232,25 +235,26 @@ def ids_of_parts(
 
 
 def _given_parts(cases: Sequence[Case], config: SplitConfig) -> dict[str, str]:
-    """Return the part of each group that the data state; empty if they state none or only train."""
+    """Return the subset of each group as defined by the dataset; empty if only train is defined."""
     stated = {case.id: case.split for case in cases if case.split}
     if not stated:
         return {}
     if len(stated) < len(cases):
         bare = sorted(case.id for case in cases if not case.split)
         raise DataError(
-            f"The data set defines the part of {len(stated)} cases, but not of {len(bare)} others, "
-            f"e.g. {bare[0]}.",
+            f"The dataset defines the subset of {len(stated)} cases, but not of {len(bare)} "
+            f"others, e.g. {bare[0]}.",
             code="incomplete_split",
-            hint="Assign every case to train, validation or test, or none of them.",
+            hint="Assign every case to train, validation or test, or do not assign any case.",
         )
     if set(stated.values()) == {"train"}:
-        return {}  # A training folder alone, as in challenges, does not state a split.
+        return {}  # A training folder alone, as in challenges, does not define a split.
     if config.folds is not None:
         raise ConfigError(
-            "Folds were requested, but the data set already defines a split.",
+            "Folds were requested, but the dataset already defines a split.",
             code="folds_of_stated_split",
-            hint="Use `ushape train`, or name the image folder, and the mask folder with --masks.",
+            hint="Use `ushape train` instead, or pass the image folder as data and the mask "
+            "folder with --masks.",
         )
     return parts_of_groups(members_of(cases), stated, "The given split")
 
@@ -258,7 +262,7 @@ def _given_parts(cases: Sequence[Case], config: SplitConfig) -> dict[str, str]:
 def _training_groups(
     members: Mapping[str, list[str]], given: Mapping[str, str], lacking: Sequence[str]
 ) -> dict[str, list[str]]:
-    """Return the groups from which the missing parts are taken.
+    """Return the groups from which the missing subsets are taken.
 
     Raises:
         DataError: if none would be left for training.
@@ -277,10 +281,10 @@ def _training_groups(
 def parts_of_groups(
     members: Mapping[str, list[str]], part_of_case: Mapping[str, str], source: str
 ) -> dict[str, str]:
-    """Return the part of each group.
+    """Return the subset of each group.
 
     Raises:
-        DataError: if the cases of a group are in different parts.
+        DataError: if the cases of a group are in different subsets.
     """
     found: dict[str, str] = {}
     separated: list[str] = []
@@ -299,8 +303,9 @@ def parts_of_groups(
         raise DataError(
             "\n".join(lines),
             code="split_separates_group",
-            hint="Images of one group in several parts make the scores invalid. Move them, or list "
-            "the correct groups in a table with the columns image,mask,group,split.",
+            hint="If images of one group are in more than one subset, the scores are invalid. "
+            "Move them to one subset, or list the correct groups in a table with the columns "
+            "image,mask,group,split.",
         )
     return found
 
@@ -318,15 +323,15 @@ def describe_sizes(
 
 
 def describe_missing(ids: Mapping[str, Sequence[str]]) -> str:
-    """Return what it means that a part has no cases; '' if all have some."""
+    """Return the consequences of subsets without cases; '' if all have some."""
     text = ""
     if not ids["validation"]:
         text += (
-            " No image is kept for validation: the best weights are selected on the training images"
-            ", whose Dice is too high for new ones."
+            " No images are held out for validation: the best weights are selected on the training "
+            "images, on which the Dice is higher than on new images."
         )
     if not ids["test"]:
-        text += " No image is kept for the score."
+        text += " No images are held out for testing, so there are no scores."
     return text
 
 
@@ -343,4 +348,4 @@ def _describe_assignment(kind: GroupingKind, config: SplitConfig) -> str:
 
 def _describe_given(lacking: Sequence[str]) -> str:
     taken = f"; {' and '.join(lacking)} taken from the training groups" if lacking else ""
-    return f" The data set defines this split{taken}."
+    return f" The dataset defines this split{taken}."

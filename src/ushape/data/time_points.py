@@ -33,9 +33,9 @@ def split_into_time_points(listing: DatasetListing, is_time: bool | None = None)
         return listing
     total = sum(counts[case.id] for case in series)
     note = (
-        f"Time points: the fourth axis of {shown.mask} is taken for time, because the image has as "
-        "many volumes and the masks are not one for each class. If it holds overlapping regions "
-        "instead: --set labels.time_points=false."
+        f"Time points: the fourth axis of {shown.mask} is interpreted as time, because the image "
+        "has as many volumes and there is not one mask for each class. If the axis contains "
+        "overlapping regions instead: --set labels.time_points=false."
     )
     return replace(
         listing,

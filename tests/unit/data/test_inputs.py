@@ -298,7 +298,7 @@ def test_groups_of_a_table_are_kept(make):
     table.write_text("image,group\na_1.png,x\na_2.png,y\nb_1.png,y\n")
     for option in (None, r"^(\w)_", "none"):
         groups = groups_of(table, option=option, are_single=True)
-        assert groups == ([["a_1"], ["a_2", "b_1"]], "as the table states")
+        assert groups == ([["a_1"], ["a_2", "b_1"]], "as defined in the table")
 
 
 @pytest.mark.parametrize(

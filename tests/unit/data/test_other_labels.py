@@ -38,7 +38,7 @@ def test_numbers_of_objects_are_mentioned_with_their_use(data):
         mask = np.asarray(Image.open(data / "images" / f"n{number}.png")) // 20
         write(data, "instances", number, mask)
     (other,) = found(data)
-    assert other.text == "instances/ holds numbers of the single objects of 4 images."
+    assert other.text == "instances/ contains numbers of the individual objects of 4 images."
     assert f"--masks {data / 'instances'}" in other.use
 
 
@@ -47,7 +47,7 @@ def test_masks_of_a_second_annotator_are_mentioned(data):
         mask = np.asarray(Image.open(data / "masks" / f"n{number}.png"))
         write(data, "second", number, mask)
     (other,) = found(data)
-    assert other.text == "second/ holds other masks of 4 images."
+    assert other.text == "second/ contains other masks of 4 images."
 
 
 def test_folders_of_images_or_of_other_names_are_not_mentioned(data):

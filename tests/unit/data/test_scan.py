@@ -128,7 +128,9 @@ def test_scan_refuses_images_of_different_kinds(data):
 
 def test_describe_dataset_writes_a_line_for_each_subject(cells):
     lines = describe_dataset(scan(cells))
-    assert lines[0].startswith("12 pairs of image and mask (images/ beside masks/); 64 × 64 pixels")
+    assert lines[0].startswith(
+        "12 pairs of image and mask (images/ next to masks/); 64 × 64 pixels"
+    )
     assert (
         lines[-1] == "Groups: 4, by the beginning of the names (3 images each), e.g. dish01 for "
         "dish01_01 and dish01_02. To change this, use --groups with a regular expression, a column "

@@ -348,7 +348,7 @@ def test_stated_split_is_used():
     assert (groups(found.validation), groups(found.test)) == ({"d"}, set("ef"))
     assert found.text == (
         "Split by group: 6 for training (3 groups), 2 for validation (1 group), 4 for test "
-        "(2 groups). The data set defines this split."
+        "(2 groups). The dataset defines this split."
     )
 
 
@@ -368,7 +368,7 @@ def test_stated_split_is_completed_from_training(sizes, lacking, kind, seed):
     assert sum(len(groups(getattr(found, part))) for part in PARTS) == len(sizes)
     assert sum(len(getattr(found, part)) for part in PARTS) == len(cases)
     assert found.text.endswith(
-        f"The data set defines this split; {lacking} taken from the training groups."
+        f"The dataset defines this split; {lacking} taken from the training groups."
     )
 
 

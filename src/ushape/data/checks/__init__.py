@@ -1,4 +1,4 @@
-"""Checks of a scanned data set. A new one is a function and a line in CHECKS."""
+"""Checks of a scanned dataset. To add one, write a function and list it in CHECKS."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ CHECKS: tuple[Check, ...] = (
 
 
 ALREADY_REPORTED = {"doubtful_groups"} | {check for check, _, _ in images.LISTING_NOTES.values()}
-"""Checks whose findings are printed elsewhere when a training starts: those of the listing by
+"""Checks whose findings are printed elsewhere when training starts: those of the listing by
 `describe_dataset`, and the warning about groups with the split."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """A data set with its findings, the most severe first."""
+    """A dataset with its findings, the most severe first."""
 
     stats: DatasetStats
     findings: tuple[Finding, ...]
     splits: Splits | None
-    """The split that a training would make; None if none is possible."""
+    """The split that training would use; None if none is possible."""
 
     @property
     def has_errors(self) -> bool:
-        """Whether a training would stop."""
+        """Whether training would stop."""
         return any(finding.severity == "error" for finding in self.findings)
 
     @property
@@ -84,11 +84,11 @@ class CheckResult:
 
 
 def check_dataset(stats: DatasetStats, *, split: SplitConfig, seed: int) -> CheckResult:
-    """Find every problem of a data set.
+    """Find every problem of a dataset.
 
     Args:
-        stats: Scanned data set; it may contain unreadable cases.
-        split, seed: Settings of the split that a training would make.
+        stats: Scanned dataset; it may contain unreadable cases.
+        split, seed: Settings of the split that training would use.
     """
     findings: list[Finding] = []
     splits = None
@@ -112,13 +112,14 @@ def apply_checks(stats: DatasetStats) -> list[Finding]:
 
 
 def check_before_training(stats: DatasetStats) -> list[str]:
-    """Apply the checks to a data set that is about to be used for training.
+    """Apply the checks to a dataset that is about to be used for training.
 
     Returns:
         One line for each warning.
 
     Raises:
-        DataError: if there are findings with which training makes no sense; it names all of them.
+        DataError: if there are errors, with which training would be pointless; the message lists
+            all of them.
     """
     findings = [finding for finding in apply_checks(stats) if finding.check not in ALREADY_REPORTED]
     errors = [finding for finding in findings if finding.severity == "error"]

@@ -1,4 +1,4 @@
-"""Checks of how files store images and masks: what was read in another way than it is named."""
+"""Checks of how files store images and masks, and of content that was read differently."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ def find_wrong_suffixes(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="wrong_suffix",
             severity="note",
-            text=f"In {pluralize(len(wrong), 'pair')}, the suffix of a file is wrong, e.g. {first} "
-            f"is a file of type {kind}. These files are read by their content.",
+            text=f"In {pluralize(len(wrong), 'pair')}, the suffix of a file is wrong, e.g. "
+            f"{first} is a file of type {kind}. The format of these files is determined by "
+            "their content.",
             fix="No action is needed; rename the files if other programs cannot open them.",
             cases=tuple(wrong),
         )
 
 
 def find_converted_images(dataset: DatasetStats) -> Iterator[Finding]:
-    """Find gray images among color images, and planes that are read as channels."""
+    """Find grayscale images among color images, and planes that are read as channels."""
     total = len(dataset.readable)
     gray = [stats.case.id for stats in dataset.readable if stats.stored_as == "gray"]
     if gray:
         yield Finding(
             check="gray",
             severity="warning",
-            text=f"{pluralize(len(gray), 'image')} of {total} are gray, the others have three "
-            "channels. The gray values are used for all three channels.",
+            text=f"{pluralize(len(gray), 'image')} of {total} are grayscale; the others have "
+            "three channels. The gray values are used for all three channels.",
             fix="No action is needed if the images show the same kind of scene; otherwise remove "
-            "the gray images.",
+            "the grayscale images.",
             cases=tuple(gray),
         )
     planes = [stats for stats in dataset.readable if stats.stored_as == "planes"]
@@ -61,7 +62,7 @@ def find_converted_images(dataset: DatasetStats) -> Iterator[Finding]:
 
 
 def find_turned_photographs(dataset: DatasetStats) -> Iterator[Finding]:
-    """Find images that EXIF turns, and how their masks fit them."""
+    """Find images with an EXIF orientation, and how their masks fit them."""
     turned = [stats for stats in dataset.readable if stats.turn]
     if not turned:
         return
@@ -69,18 +70,18 @@ def find_turned_photographs(dataset: DatasetStats) -> Iterator[Finding]:
     odd = [stats.case.id for stats in turned if stats.turn != "displayed"]
     texts: dict[Turn, str] = {
         "displayed": "the mask fits the image as it is displayed",
-        "stored": "the mask fits the stored pixels and is turned with them",
-        "unclear": "the mask could fit both and is used on the image as it is displayed",
+        "stored": "the mask fits the stored pixels and is rotated with them",
+        "unclear": "the mask could fit either and is applied to the image as it is displayed",
     }
     listed = "; ".join(f"in {counts[turn]}, {text}" for turn, text in texts.items() if counts[turn])
     written = "stored pixels" if writes_as_stored(dataset) else "displayed image"
     yield Finding(
         check="exif",
         severity="warning" if odd else "note",
-        text=f"In {pluralize(len(turned), 'pair')}, EXIF turns the image but not the mask: "
-        f"{listed}. Predicted masks fit the {written}.",
-        fix="View them in check.html. Save images without an EXIF orientation if a mask is turned "
-        "wrongly."
+        text=f"In {pluralize(len(turned), 'pair')}, the EXIF orientation applies to the image but "
+        f"not to the mask: {listed}. Predicted masks fit the {written}.",
+        fix="View them in check.html. If a mask is rotated incorrectly, save its image without an "
+        "EXIF orientation."
         if odd
         else "No action is needed.",
         cases=tuple(odd or (stats.case.id for stats in turned)),
@@ -98,9 +99,10 @@ def find_unusual_masks(dataset: DatasetStats) -> Iterator[Finding]:
         ),
         (
             "one_hot",
-            "exactly one of the channels is set in each pixel, so its number, counted from 0, is "
-            "read as the class. Predictions have this number",
-            "No action is needed; save the number of the class of each pixel to avoid this note.",
+            "exactly one of the channels is set in each pixel, so the index of this channel, "
+            "counted from 0, is read as the class. Predicted masks contain this index",
+            "No action is needed; to avoid this warning, save masks with the class number of each "
+            "pixel.",
         ),
     ):
         cases = [stats.case.id for stats in dataset.readable if stats.encoding.kind == kind]
@@ -117,8 +119,9 @@ def find_unusual_masks(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="white_is_zero",
             severity="warning",
-            text=f"{pluralize(len(inverted), 'mask')} of type TIFF store white as 0. They are read "
-            "as viewers show them: white pixels have the highest value, black pixels are 0.",
-            fix="No action is needed if objects are shown white; otherwise invert the masks.",
+            text=f"{pluralize(len(inverted), 'mask')} in TIFF format store white as 0. They are "
+            "read as viewers show them: white pixels have the highest value, and black pixels "
+            "are 0.",
+            fix="No action is needed if objects appear white; otherwise invert the masks.",
             cases=tuple(inverted),
         )

@@ -26,7 +26,7 @@ class Finding:
     """Description of the problem, in full sentences."""
 
     fix: str
-    """What to do about it."""
+    """How to fix it."""
 
     cases: tuple[str, ...] = ()
     """Case ids, the worst first."""

@@ -1,4 +1,4 @@
-"""A corrected copy of a data set. The original is never changed."""
+"""Write a corrected copy of a dataset. The original is never changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ushape.types import MaskPixels
 
 @dataclass(frozen=True)
 class CopyChange:
-    """One difference between a data set and its corrected copy."""
+    """One difference between a dataset and its corrected copy."""
 
     case: str
     what: str
@@ -38,13 +38,13 @@ def refuse_target(folder: Path, data: Path) -> None:
         raise RunError(
             f"{folder} is not empty.",
             code="output_exists",
-            hint="Name a new folder for the corrected copy.",
+            hint="Specify a new folder for the corrected copy.",
         )
     if real_path(folder).is_relative_to(real_path(data)):
         raise RunError(
             f"{folder} is inside the data folder.",
             code="output_in_data",
-            hint=f"Name a folder outside {data}.",
+            hint=f"Specify a folder outside {data}.",
         )
 
 
@@ -76,7 +76,7 @@ def write_fixed_copy(result: CheckResult, folder: Path) -> list[CopyChange]:
             "A corrected copy cannot be written if several images are pages or time points of one "
             "file.",
             code="pages_of_one_file",
-            hint="Save each of them as a file of its own, or correct the file.",
+            hint="Save each of them as a separate file, or correct the file.",
         )
     notes = result.stats.value_notes if result.stats.label_space is not None else ()
     left_out = {
@@ -158,7 +158,7 @@ def _corrected(
             changes.append(f"{correction}: {pluralize(moved, 'pixel')} set to the class values")
     space, touching = dataset.label_space, stats.instances.joined if stats.instances else 0
     if touching and space is not None and space.states_objects:
-        what = f"{pluralize(touching, 'object')} that touch others of their class"
+        what = f"{pluralize(touching, 'object')} that touch other objects of their class"
         changes.append(f"{what} are joined: the mask is one of classes, without objects")
     return MaskPixels(codes=codes, encoding=encoding), changes
 

@@ -24,12 +24,12 @@ LISTING_NOTES: Mapping[str, tuple[str, Severity, str]] = {
         "unpaired",
         "warning",
         "Give both files of a pair the same name, complete the annotation, or remove the files "
-        "without a partner.",
+        "without a counterpart.",
     ),
     "Not used: ": (
         "unused_masks",
         "note",
-        "Name the masks to use with --masks if these are the right ones.",
+        "If these are the masks to use, select them with --masks.",
     ),
     "Regions: ": (
         "regions",
@@ -39,25 +39,27 @@ LISTING_NOTES: Mapping[str, tuple[str, Severity, str]] = {
     "Missing regions: ": (
         "missing_regions",
         "warning",
-        "Complete the structure sets, or list only regions that all of them have in labels.names.",
+        "Complete the structure sets, or list in labels.names only regions that all of them "
+        "contain.",
     ),
     "Time points: ": (
         "time_points",
         "note",
-        "Nothing is to be done if the axis is time.",
+        "No action is needed if the axis is time.",
     ),
     "Other series: ": (
         "other_series",
         "warning",
-        "Check in the report that the contours lie on the images, or add the series that they "
-        "were drawn on.",
+        "Check in the report that the contours match the images, or add the series that they were "
+        "drawn on.",
     ),
 }
-"""Check, severity and solution of a note of the listing, by its beginning; others are unpaired."""
+"""Check, severity and fix for a note of the listing, by its first words; all other notes are about
+unpaired files."""
 
 
 def find_unpaired(dataset: DatasetStats) -> Iterator[Finding]:
-    """Report images without mask, masks without image, and what of the masks is not used."""
+    """Report images without a mask, masks without an image, and masks that are not used."""
     for note in dataset.listing.notes:
         start = next((one for one in LISTING_NOTES if note.startswith(one)), "Left out: ")
         check, severity, fix = LISTING_NOTES[start]
@@ -100,7 +102,7 @@ def find_other_sizes(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="transposed",
             severity="error",
-            text=f"In {pluralize(len(transposed), 'pair')}, the mask is transposed, "
+            text=f"In {pluralize(len(transposed), 'pair')}, the mask is transposed: "
             f"{_sizes_of(transposed[0])}.",
             fix="Transpose the mask, and check whether it is mirrored as well.",
             cases=tuple(stats.case.id for stats in transposed),
@@ -110,9 +112,9 @@ def find_other_sizes(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="size",
             severity="error",
-            text=f"In {pluralize(len(other), 'pair')}, image and mask differ in size, "
+            text=f"In {pluralize(len(other), 'pair')}, image and mask differ in size: "
             f"{_sizes_of(other[0])}.",
-            fix="Export the masks in the size of their images.",
+            fix="Export the masks at the size of their images.",
             cases=tuple(stats.case.id for stats in other),
             in_copy="left out",
         )
@@ -125,7 +127,7 @@ def find_mixed_kinds(dataset: DatasetStats) -> Iterator[Finding]:
             "channels",
             lambda stats: pluralize(stats.channels, "channel"),
             "error",
-            "Convert all images to one kind, e.g. all gray or all RGB.",
+            "Convert all images to one format, e.g. all grayscale or all RGB.",
         ),
         (
             "dimensions",
@@ -137,7 +139,8 @@ def find_mixed_kinds(dataset: DatasetStats) -> Iterator[Finding]:
             "depth",
             lambda stats: stats.dtype,
             "warning",
-            "Each image is normalized by itself, so this may be intended; otherwise convert them.",
+            "No action is needed if this is intended, since each image is normalized separately; "
+            "otherwise convert the images to one data type.",
         ),
     ):
         rare, text = _minorities(dataset.readable, key)
@@ -163,7 +166,7 @@ def find_odd_images(dataset: DatasetStats) -> Iterator[Finding]:
             check="not_finite",
             severity="error",
             text=f"In {pluralize(len(cases), 'image')}, there are {count} values that are NaN, "
-            f"infinite, or larger than {LARGEST:.3g}, which no 32-bit float can hold.",
+            f"infinite, or larger than {LARGEST:.3g}, which a 32-bit float cannot represent.",
             fix="Replace them, for example by the background value, or remove the images.",
             cases=cases,
             in_copy="left out",
@@ -260,13 +263,13 @@ def _describe_duplicates(
 
 
 def find_doubtful_groups(dataset: DatasetStats) -> Iterator[Finding]:
-    """Find inferred groups for which scores are worth less than usual."""
+    """Find inferred groups that make the scores less meaningful than usual."""
     if dataset.grouping.warning:
         yield Finding(
             check="doubtful_groups",
             severity="warning",
             text=dataset.grouping.warning,
-            fix="State the groups with --groups, or annotate images of more patients, dishes or "
+            fix="Specify the groups with --groups, or annotate images of more patients, dishes or "
             "scenes.",
         )
 
@@ -287,7 +290,7 @@ def find_ungrouped(dataset: DatasetStats) -> Iterator[Finding]:
             severity="warning",
             text=f"Each image is its own group, but neighbors in the order of their names are "
             f"similar (correlation {near:.2f}, others {far:.2f}), as in a volume or a video.",
-            fix="State what belongs together with --groups, or use one folder, or one name before "
-            "the number, for images that belong together (a_01, a_02, b_01).",
+            fix="Specify with --groups which images belong together, put them into one folder, or "
+            "give them the same name before the number (a_01, a_02, b_01).",
             cases=tuple(stats.case.id for stats in selected[:5]),
         )

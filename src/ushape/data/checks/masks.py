@@ -16,13 +16,13 @@ RARE = 1e-4
 """Share of all pixels below which a class can hardly be learned."""
 
 MIN_COMPARED_CASES = 8
-"""Smallest number of cases for which the distribution over a data set is meaningful."""
+"""Smallest number of cases for which the distribution over a dataset is meaningful."""
 
 NEAR_PX = 3.0
 """Distance in pixels within which an outline counts as aligned with an edge."""
 
 MOSTLY = 0.75
-"""Share of aligned outlines above which the other outlines of a data set are suspicious."""
+"""Share of aligned outlines above which the other outlines of a dataset are suspicious."""
 
 WEAK = 0.5
 """Share of the edge strength nearby below which an outline counts as misaligned."""
@@ -55,8 +55,8 @@ def find_odd_shapes(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="odd_shapes",
             severity="warning",
-            text=f"In {pluralize(len(odd), 'image')}, a shape may not be drawn as it was meant, "
-            f"e.g. {odd[0].case.mask}: {odd[0].shape_remarks[0]}.",
+            text=f"In {pluralize(len(odd), 'image')}, a shape may not be drawn as intended, e.g. "
+            f"{odd[0].case.mask}: {odd[0].shape_remarks[0]}.",
             fix="Compare the outlines with the images in the report. Correct these shapes in the "
             "annotation tool, or remove them.",
             cases=tuple(stats.case.id for stats in odd),
@@ -77,7 +77,7 @@ def find_value_notes(dataset: DatasetStats) -> Iterator[Finding]:
 
 
 def find_other_labels(dataset: DatasetStats) -> Iterator[Finding]:
-    """Report further labels of the same images, which are not used."""
+    """Report additional labels of the same images, which are not used."""
     for other in dataset.other_labels:
         yield Finding(
             check="other_labels",
@@ -131,8 +131,8 @@ def find_class_problems(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="class_gaps",
             severity="note",
-            text=f"The mask values have gaps. Missing between {min(values)} and {max(values)}: "
-            f"{_shorten(missing)}.",
+            text=f"The mask values have gaps. Values missing between {min(values)} and "
+            f"{max(values)}: {_shorten(missing)}.",
             fix="No action is needed, unless a class is missing.",
         )
     pixels = np.stack([dataset.class_pixels(stats) for stats in dataset.readable])
@@ -167,7 +167,7 @@ def find_copies_of_images(dataset: DatasetStats) -> Iterator[Finding]:
             check="mask_is_image",
             severity="error",
             text=f"In {pluralize(len(copies), 'pair')}, the mask is identical to the image.",
-            fix="Export the mask again; the image seems to have been saved in its place.",
+            fix="Export the mask again; apparently, the image was saved in its place.",
             cases=tuple(copies),
             in_copy="left out",
         )
@@ -204,21 +204,21 @@ def find_inverted(dataset: DatasetStats) -> Iterator[Finding]:
             severity="warning",
             text=f"{pluralize(len(odd), 'mask')} may be inverted: with foreground and background "
             "exchanged, the share of foreground would match the other masks.",
-            fix="View them in check.html, and exchange the two values if they are inverted.",
+            fix="View them in check.html, and swap the two values if they are inverted.",
             cases=tuple(stats.case.id for _, stats in odd),
         )
 
 
 def find_misplaced(dataset: DatasetStats) -> Iterator[Finding]:
-    """Find outlines beside the edges of the image, if those of the other cases lie on them."""
+    """Find outlines that miss the edges in the image, if those of the other cases lie on edges."""
     fitted = [stats for stats in dataset.fitting if stats.fit is not None]
     if len(fitted) < MIN_COMPARED_CASES:
         return
     # A random line through the image has an edge strength of 1; compare what exceeds it.
     kept = np.array([(e.fit.here - 1) / max(e.fit.best - 1, 1e-6) for e in fitted if e.fit])
     shifts = np.array([math.hypot(*stats.fit.shift) for stats in fitted if stats.fit])
-    # A shift is only meaningful if most outlines of the data set lie on edges. One in nine would
-    # be this near by chance.
+    # A shift is only meaningful if most outlines of the dataset lie on edges. One in nine would be
+    # this near by chance.
     if np.mean(shifts < NEAR_PX) < MOSTLY:
         return
     odd = [

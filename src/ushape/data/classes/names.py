@@ -1,4 +1,4 @@
-"""Names of the classes that a data folder states, and their use as label settings."""
+"""Class names defined in a data folder, and their use as label settings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ushape.labels.colors import color_text
 
 @dataclass(frozen=True, kw_only=True)
 class StatedClasses:
-    """Class names that a data folder states, background first, and their mask values."""
+    """Class names defined in a data folder, background first, and their mask values."""
 
     source: Path
-    """File or folder that states them."""
+    """File or folder that defines them."""
 
     names: tuple[str, ...] = ()
     values: tuple[int, ...] | None = None
@@ -26,13 +26,13 @@ class StatedClasses:
     """Mask value of pixels that are excluded from loss and scores."""
 
     colors: tuple[int, ...] | None = None
-    """Color code of each name, if the file states colors."""
+    """Color code of each name, if the file defines colors."""
 
     problem: str = ""
     """Reason why the file is not used; then the other fields are empty."""
 
     problem_fix: str = ""
-    """What to do about it."""
+    """How to fix it."""
 
     regions: Mapping[str, tuple[int, ...]] | None = None
     """Mask values of each overlapping region, the largest region first."""
@@ -49,7 +49,7 @@ class StatedClasses:
 
 
 def merge_classes(found: Iterable[StatedClasses | None]) -> StatedClasses | None:
-    """Combine the classes that several parts of a data set state.
+    """Combine the classes that several subsets of a dataset define.
 
     Raises:
         DataError: if one value has two names.
@@ -65,7 +65,7 @@ def merge_classes(found: Iterable[StatedClasses | None]) -> StatedClasses | None
                     f"The mask value {value} is named {name} in {one.source}, but {name_of[value]} "
                     f"in {stated[0].source}.",
                     code="conflicting_class_names",
-                    hint="Use the same classes in the same order in all parts.",
+                    hint="Use the same classes in the same order in all subsets.",
                 )
     return classes_by_value(stated[0].source, name_of, ignore=stated[0].ignore)
 
@@ -87,7 +87,7 @@ def complete_labels(
     *,
     are_colors: bool = False,
 ) -> LabelConfig:
-    """Complete the label settings of the user by what the data folder states.
+    """Complete the label settings of the user with the classes that the data folder defines.
 
     Names without values belong to 0, 1, ... if the masks hold no other values, otherwise to the
     values found, in ascending order. If there is one name less than values, the background, 0, has
@@ -99,7 +99,7 @@ def complete_labels(
         are_colors: Whether the mask values are color codes.
 
     Raises:
-        DataError: if the names do not fit the values.
+        DataError: if the names do not match the values.
     """
     if stated is None or labels.values is not None or labels.threshold is not None:
         return labels
@@ -115,11 +115,11 @@ def complete_labels(
         show = color_text if are_colors else str
         shown = ", ".join(map(show, found[:8])) + (", ..." if len(found) > 8 else "")
         raise DataError(
-            f"{stated.source} names {len(stated.names)} classes, which do not fit the "
+            f"{stated.source} defines {len(stated.names)} classes, which do not match the "
             f"{len(found)} values of the masks ({shown}). The names are not used.",
             code="class_names_mismatch",
-            hint="Name every class, background first; exclude a value from training and scores "
-            "with --set labels.ignore=VALUE.",
+            hint="List every class, background first; to exclude a value from training and "
+            "scores, use --set labels.ignore=VALUE.",
         )
     return replace(labels, values=values, names=labels.names or names, ignore=ignore)
 
@@ -141,7 +141,7 @@ def _match(
             return names, tuple(found)  # 0 and 1 here, 0 and 255 there: the same two classes.
         return names, values
     if stated.values is not None:
-        return names, ()  # The masks have colors, and the table does not state them.
+        return names, ()  # The masks have colors, and the table does not contain them.
     in_order = tuple(range(len(names)))
     if len(names) == len(found) - 1 and found[0] == 0 and "background" not in names:
         return ("background", *names), tuple(found)

@@ -1,6 +1,6 @@
-"""Read the tables of classes that annotation tools and data sets hand out.
+"""Read tables of classes from annotation tools and public datasets.
 
-A table states for each class a name and, in most cases, its mask value or its color.
+A table contains the name of each class and, in most cases, its mask value or its color.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def read_class_names(*places: Path | None) -> StatedClasses | None:
             found = stated
     if found is None and problems:
         path, failure = problems[0]
-        text = f"The classes are not named, because {failure.message}"
+        text = f"The class names are not used, because {failure.message}"
         return StatedClasses(source=path, problem=text, problem_fix=failure.hint)
     return found
 
@@ -110,7 +110,7 @@ def _read_table(path: Path) -> StatedClasses:
     """Read one table.
 
     Raises:
-        DataError: if it is not understood.
+        DataError: if it cannot be interpreted.
     """
     if path.stat().st_size > MAX_BYTES:
         raise _not_understood(path, "it is too large for a list of classes")
@@ -175,7 +175,7 @@ def _rows_of_csv(path: Path, lines: Sequence[str]) -> list[ClassRow]:
 
 
 def _columns_of(titles: Sequence[str]) -> dict[str, int]:
-    """Return the index of each column that is understood; of "label", that beside names."""
+    """Return the index of each column that is recognized; of "label", the one next to the names."""
     plain = [re.sub(r"[\s_#-]", "", title).lower() for title in titles]
     found: dict[str, int] = {}
     for what in ("name", "red", "green", "blue", "color", "value"):
@@ -278,7 +278,7 @@ def _rows_of_json(path: Path) -> Iterable[ClassRow]:
         for key, value in stated.items():
             yield _row_of_pair(path, str(key), value)
     else:
-        raise _not_understood(path, "it holds neither a list nor an object")
+        raise _not_understood(path, "it contains neither a list nor an object")
 
 
 def _without_text_ids(cells: Mapping[str, Any]) -> dict[str, Any]:
@@ -313,4 +313,4 @@ def _text_of(path: Path) -> str:
 
 
 def _not_understood(path: Path, why: str) -> DataError:
-    return DataError(f"{path} is not understood: {why}.", code="invalid_class_names", hint=HINT)
+    return DataError(f"{path} cannot be interpreted: {why}.", code="invalid_class_names", hint=HINT)

@@ -32,7 +32,7 @@ SECTIONS_PER_BLOCK = 3
 """Number of neighboring sections of a stack that form one group."""
 
 MAX_BLOCKS = 8
-"""Largest number of contiguous blocks of images that one of too few groups is divided into."""
+"""If there are too few groups, largest number of contiguous blocks into which one is divided."""
 
 MIN_SECTIONS = 6
 """Smallest number of images that can be a stack."""
@@ -55,14 +55,15 @@ class Grouping:
     """Number of groups and the rule, for the user."""
 
     is_stated: bool = False
-    """Whether the user or the data state the groups, so that they are not an inference."""
+    """Whether the groups are defined by the user or the dataset, rather than inferred."""
 
     warning: str = ""
-    """What the scores are worth, if groups were inferred that the split cannot respect."""
+    """How meaningful the scores are, if groups were inferred that the split cannot keep
+    together."""
 
     @property
     def description(self) -> str:
-        """Sentences about number, rule, and how to overrule what was inferred."""
+        """Sentences about the number of groups, the rule, and how to override inferred groups."""
         hint = "" if self.is_stated else f" To change this, {OVERRULE}."
         return f"Groups: {self.text}.{hint}"
 
@@ -70,15 +71,15 @@ class Grouping:
 def find_groups(
     cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray], option: str | None = None
 ) -> Grouping:
-    """Return the groups that are stated, or infer them by the first rule that fits.
+    """Return the given groups, or infer them by the first rule that fits.
 
-    Groups are stated by the option, a table, or the patients of DICOM files. The rules are, in this
+    Groups are given by the option, a table, or the patients of DICOM files. The rules are, in this
     order: runs of close numbers across the groups by name (`grouping.numbers`); leading folders and
     fields of the names (`grouping.names`); a stack of neighboring sections; blocks of images that
     are numbered in equal steps; runs of close numbers; each image by itself.
 
-    A folder that states the split (`train/`) is not a group. If the names indicate fewer than three
-    groups, these are divided into blocks of neighbors, with a warning.
+    A folder that defines the split (`train/`) is not a group. If the names indicate fewer than
+    three groups, these are divided into blocks of neighbors, with a warning.
 
     Args:
         thumbnails: Small gray image (T, T) by case id; shows which images are similar.
@@ -127,7 +128,7 @@ def _state_groups(cases: Sequence[Case], option: str | None) -> Grouping | None:
         return _group_by(cases, keys, kind, text, is_stated=True)
     if all(case.group for case in cases):
         keys = [case.group for case in cases]
-        text = f"{len(set(keys))}, as stated ({_each(keys)})"
+        text = f"{len(set(keys))}, as defined by the dataset ({_each(keys)})"
         return _group_by(cases, keys, "table", text, is_stated=True)
     if all(case.page is not None for case in cases) and len({case.image for case in cases}) == 1:
         return _group_stack(cases)
@@ -153,7 +154,7 @@ def _infer_groups(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) -
         if runs := () if found.is_named else find_number_runs(unique, found.keys, alike):
             return _group_runs(cases, names, dict(zip(unique, runs, strict=True)), found.keys)
         return _group_by_name(cases, names, dict(zip(unique, found.keys, strict=True)), found)
-    # If the data state a split, other parts may restart at 1.
+    # If the dataset defines a split, other subsets may restart at 1.
     if _is_stack([case for case in cases if case.split == "train"] or cases, thumbnails):
         return _group_stack(cases)
     coarse = dict(zip(unique, found.coarse, strict=True)) if found.coarse else {}
@@ -186,8 +187,9 @@ def _group_by_name(
         larger = sorted(set(found.coarse))
         warning = (
             f"The names also indicate {len(larger)} larger groups ({', '.join(larger)}), which are "
-            f"too few to split by. The split is by {len(sizes)} smaller groups, so that the scores "
-            f"apply to these larger groups and not to new ones. If this is wrong, {OVERRULE}."
+            f"too few to split by. The cases are split by {len(sizes)} smaller groups, so the "
+            "scores apply to these larger groups and not to new ones. If this is wrong, "
+            f"{OVERRULE}."
         )
     kind: GroupingKind = "folder" if is_folder else "prefix"
     return _keep_split(_group_by(cases, keys, kind, text, warning=warning), names)
@@ -202,14 +204,14 @@ def _group_runs(
     example = max(sorted(sizes, key=natural_order), key=lambda key: sizes[key])
     members = [name for name, key in zip(names, keys, strict=True) if key == example][:2]
     text = (
-        f"{len(sizes)}, by runs of close numbers in the names, whose images are alike "
+        f"{len(sizes)}, by sequences of close numbers in the names, whose images are similar "
         f"({_each(keys)}), e.g. {' and '.join(members)}{_describe_kinds(sorted(set(kinds)))}"
     )
     return _keep_split(_group_by(cases, keys, "prefix", text), names)
 
 
 def _keep_split(grouping: Grouping, names: Sequence[str]) -> Grouping:
-    """Divide inferred groups that a stated split separates, and warn of them."""
+    """Divide inferred groups that a given split separates, and warn about them."""
     parts: dict[str, set[str]] = {}
     for case in grouping.cases:
         parts.setdefault(case.group, set()).add(case.split)
@@ -220,12 +222,12 @@ def _keep_split(grouping: Grouping, names: Sequence[str]) -> Grouping:
         replace(case, group=f"{case.group} ({case.split})") if case.group in torn else case
         for case in grouping.cases
     ]
-    if len(set(names)) < len(names):  # The names of each part begin anew.
+    if len(set(names)) < len(names):  # The numbering may restart in each subset.
         return replace(grouping, cases=cases)
     warning = (
         f"The given split separates {pluralize(len(torn), 'group')} that the names indicate, e.g. "
         f"{torn[0]}. If their images belong together, the scores are too high: move them to one "
-        f"part. If they do not, {OVERRULE}."
+        f"subset. Otherwise, {OVERRULE}."
     )
     return replace(grouping, cases=cases, warning=f"{grouping.warning} {warning}".strip())
 
@@ -245,7 +247,7 @@ def _describe_kinds(kinds: Sequence[str]) -> str:
     if not kinds:
         return ""
     more = ", ..." if len(kinds) > 5 else ""
-    return f"; {', '.join(kinds[:5])}{more} are taken for kinds of images, not for groups"
+    return f"; {', '.join(kinds[:5])}{more} are regarded as kinds of images, not as groups"
 
 
 def _group_by(
@@ -274,7 +276,7 @@ def _each(keys: Sequence[str]) -> str:
 
 
 def _own_name(case: Case) -> str:
-    """Return the id without the folder that states the split, which is not a patient."""
+    """Return the id without the folder that defines the split, which is not a patient."""
     first, slash, rest = case.id.partition("/")
     return (
         rest if case.split and slash and SPLIT_WORDS.get(first.lower()) == case.split else case.id
@@ -293,7 +295,7 @@ def _is_stack(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) -> bo
 
 
 def _group_blocks(cases: Sequence[Case], coarse: Sequence[str]) -> Grouping:
-    """Divide too few groups into contiguous blocks of images, in each stated part separately."""
+    """Divide too few groups into contiguous blocks of images, separately in each given subset."""
     members: dict[tuple[str, str], list[Case]] = {}
     for case, key in zip(cases, coarse, strict=True):
         members.setdefault((key, case.split), []).append(case)
@@ -318,7 +320,7 @@ def _describe_blocks(cases: list[Case], coarse: Sequence[str]) -> Grouping:
     if larger == [""]:
         noun = "videos"
         reason = (
-            "The images are numbered in equal steps, as frames of a video are. They are split by "
+            "The images are numbered in equal steps, like frames of a video. They are split by "
             f"{blocks}s"
         )
         found = "because they are numbered in equal steps"
@@ -327,19 +329,19 @@ def _describe_blocks(cases: list[Case], coarse: Sequence[str]) -> Grouping:
         kind="blocks",
         noun="blocks of images",
         text=f"{blocks}ing images ({_each(keys)}) {found}",
-        warning=f"{reason}, so that the scores apply to further images of the same {noun}, not to "
-        f"new {noun}. If the images do not belong together in this way, {OVERRULE}.",
+        warning=f"{reason}, so the scores apply to other images of the same {noun}, not to new "
+        f"{noun}. If the images do not belong together in this way, {OVERRULE}.",
     )
 
 
 def _cut(ids: Sequence[str], count: int) -> list[list[str]]:
-    """Cut ids into contiguous blocks of nearly equal size, fewer if there are not as many ids."""
+    """Divide ids into contiguous blocks of nearly equal size, each with at least one id."""
     blocks = np.array_split(np.arange(len(ids)), count)
     return [[ids[index] for index in block] for block in blocks if len(block)]
 
 
 def _group_stack(cases: Sequence[Case]) -> Grouping:
-    """Cut each stated part of a stack into contiguous blocks of nearly equal size."""
+    """Divide each given subset of a stack into contiguous blocks of nearly equal size."""
     groups: dict[str, str] = {}
     for split in sorted({case.split for case in cases}):
         part = [case for case in cases if case.split == split]
@@ -361,7 +363,7 @@ def _group_stack(cases: Sequence[Case]) -> Grouping:
 
 
 def _mixed_sections(cases: Sequence[Case]) -> str:
-    """Describe how often a stated split separates neighboring sections; '' if rarely."""
+    """Describe how often a given split separates neighboring sections; '' if rarely."""
     numbers = [_number_of(case) for case in cases]
     ordered = sorted(cases, key=lambda case: (_number_of(case) or 0, case.id))
     separated = sum(one.split != other.split for one, other in pairwise(ordered))
@@ -399,7 +401,7 @@ def merge_groups_sharing_duplicates(
 
 def _merge(grouping: Grouping, duplicates: Sequence[Duplicates]) -> Grouping:
     split_of = {case.id: case.split for case in grouping.cases}
-    # A stated split is changed only for identical images.
+    # A given split is changed only for identical images.
     joined = [d for d in duplicates if d.is_exact or split_of[d.first] == split_of[d.second]]
     before = {case.id: case.group for case in grouping.cases}
     after = merge_groups(before, joined)
@@ -434,8 +436,8 @@ def refuse_too_few(groups: int, images: int, needed: int = MIN_SPLIT_GROUPS) -> 
             f"The data have {pluralize(images, 'image')} in {pluralize(groups, 'group')}; training,"
             " validation and test need at least one group each.",
             code="too_few_groups",
-            hint="Annotate images of at least three patients, dishes or scenes, or state smaller "
-            "groups with --groups. With images of one group in both training and test, the scores "
-            "would be invalid for new groups. To train without scores, on all images: --set "
-            "split.test_fraction=0 --set split.validation_fraction=0",
+            hint="Annotate images of at least three patients, dishes or scenes, or specify "
+            "smaller groups with --groups. With images of one group in both training and "
+            "test, the scores would be invalid for new groups. To train without scores, on "
+            "all images: --set split.test_fraction=0 --set split.validation_fraction=0",
         )

@@ -21,10 +21,11 @@ MIN_SPLIT_GROUPS = 3
 """Training, validation and test need a group each."""
 
 MAX_KINDS = 5
-"""Up to this number of different words in a field are taken for kinds of images, not for names."""
+"""Largest number of different words in a field that are regarded as kinds of images, not as
+names."""
 
 MAX_SIDES = 4
-"""Up to this number of different letters behind a number are a field of their own, as in 11L."""
+"""Largest number of different letters after a number that form a separate field, as in 11L."""
 
 MAX_ODD_SHARE = 0.2
 """Largest share of the names that may have fewer fields than most; each is a group."""
@@ -52,10 +53,10 @@ class NameGroups:
     """Groups of a higher level, if there are two of them, too few to split by."""
 
     kinds: tuple[str, ...] = ()
-    """Words that are taken for kinds of images and not for groups."""
+    """Words that are regarded as kinds of images and not as groups."""
 
     is_named: bool = False
-    """Whether an identifier, or a word such as patient beside a field, states the groups."""
+    """Whether an identifier, or a word such as patient next to a field, determines the groups."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def find_name_groups(
     chunks = [list(_chunks_of(own)) for own in tokens]
     joined = [list(_with_joined_words(name, own)) for name, own in zip(names, chunks, strict=True)]
     if len(set(map(len, joined))) < len(set(map(len, chunks))):
-        chunks = joined  # Names such as Normal-1 beside Lung_Opacity-1.
+        chunks = joined  # Names such as Normal-1 and Lung_Opacity-1.
     least = _common_count([len(own) for own in chunks])
     usual = [place for place, own in enumerate(chunks) if len(own) >= least]
     columns = _columns_of([chunks[place] for place in usual], least)

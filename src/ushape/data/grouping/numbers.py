@@ -1,8 +1,8 @@
-"""Numbers in names that count on: runs of close numbers, and numbers in equal steps.
+"""Consecutive numbers in names: runs of close numbers, and numbers in equal steps.
 
-Devices that record one object repeatedly count on, so that `exp4_num_3234` and `exp5_num_3247` show
-the same object, and the next number is far away. Names alone cannot tell such runs from chance;
-the images of a run must be alike, too.
+Devices that record one object repeatedly number the images consecutively, so that `exp4_num_3234`
+and `exp5_num_3247` show the same object, and the next number is far away. Since close numbers may
+also be coincidental, the images of a run must be similar as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MIN_CLOSE_GAPS = 5
 
 MIN_RATIO = 3
 """Smallest ratio of the smallest gap between runs to the largest gap within a run. For numbers
-drawn at random, five or more gaps have such a ratio to the next larger one in 0.6 % of all sets."""
+drawn at random, five or more gaps have such a ratio to the next larger one in 0.6% of all sets."""
 
 MIN_RUNS = 3
 """Training, validation and test need a run each."""

@@ -1,4 +1,4 @@
-"""Groups of the parts of large images: those of the whole images, or blocks of too few images."""
+"""Groups of parts of large images: those of the whole images, or blocks if there are too few."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ushape.formatting import pluralize
 from ushape.types import Case
 
 MAX_SLABS = 8
-"""Largest number of blocks of neighboring parts that one of too few images is divided into."""
+"""If there are too few images, largest number of blocks of neighboring parts per image."""
 
 
 def find_groups_of_parts(
@@ -71,8 +71,8 @@ def _group_slabs(
         kind="blocks",
         noun="blocks of parts",
         text=f"{blocks} blocks of neighboring parts of {pluralize(images, 'image')}",
-        warning=f"The data have only {few}; training, validation and test need one each. The parts "
-        f"of the images are split by {blocks} blocks of neighbors instead, so that the scores "
-        "apply to further parts of the same images, not to new images. To change this, "
-        f"{OVERRULE}.",
+        warning=f"The data have only {few}; training, validation and test need one each. The "
+        f"parts of the images are split by {blocks} blocks of neighbors instead, so the "
+        "scores apply to other parts of the same images, not to new images. To change "
+        f"this, {OVERRULE}.",
     )

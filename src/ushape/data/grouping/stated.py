@@ -1,4 +1,4 @@
-"""Groups that the user states for all cases: a regular expression, a column, or none."""
+"""Groups that the user specifies for all cases: a regular expression, a column, or none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ushape.formatting import pluralize
 from ushape.types import Case
 
 NONE = "none"
-"""Option by which each image is its own group."""
+"""Value of the option that makes each image its own group."""
 
 
 def stated_keys(cases: Sequence[Case], option: str) -> tuple[list[str], str]:
@@ -26,7 +26,7 @@ def stated_keys(cases: Sequence[Case], option: str) -> tuple[list[str], str]:
         DataError: if a case has no value in the column, or does not match the expression.
     """
     if option == NONE:
-        return [case.id for case in cases], "each image by itself, as stated with groups: none"
+        return [case.id for case in cases], "each image by itself, as specified with groups: none"
     columns = sorted({name for case in cases for name in case.metadata})
     column = option.strip().lower()
     if column == "group" and all(case.group for case in cases):

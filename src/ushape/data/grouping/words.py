@@ -1,4 +1,4 @@
-"""Words in the names of images that tell what the field beside them means."""
+"""Words in the names of images that tell what the adjacent field means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layouts of images and masks. A new one is a function and a line in one of the tables."""
+"""Layouts of images and masks. To add one, write a function and list it in one of the tables."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "run_lengths": find_run_lengths,
 }
 """Each function returns None if the folder does not have its layout. The first that finds pairs is
-used, so the most specific layout stands first."""
+used, so the most specific layout comes first."""
 
 MASK_LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "masks_inside": find_masks_inside,
@@ -70,6 +70,6 @@ SHAPE_LAYOUTS: dict[str, Callable[[Path, Collection[Path]], LayoutMatch | None]]
     "imagej": find_imagej,
     "geojson": find_geojson,
 }
-"""Layouts of a file of shapes for each image, tried if none of LAYOUTS fits. A single such file may
-lie among many masks, so they are compared with MASK_LAYOUTS. The second argument of each function
-are files that are masks, and hence not images."""
+"""Layouts of a file of shapes for each image, tried if none of LAYOUTS fits. Such a file may lie
+among many masks, so these layouts are compared with MASK_LAYOUTS. The second argument of each
+function is a set of files that are masks, and hence not images."""

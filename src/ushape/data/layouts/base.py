@@ -1,4 +1,4 @@
-"""Result of a layout: pairs of image and mask, and the files without a partner."""
+"""Result of a layout: pairs of image and mask, and the files without a counterpart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LayoutMatch:
     """Images and masks of one layout, by key: the name that image and mask share."""
 
     layout: str
-    """Description for the user, for example "images/ beside masks/"."""
+    """Description for the user, for example "images/ next to masks/"."""
 
     images: Mapping[str, Path]
     masks: Mapping[str, Mask]
@@ -37,10 +37,10 @@ class LayoutMatch:
     notes: tuple[str, ...] = ()
 
     other_masks: tuple[Path, ...] = ()
-    """Further masks of the images, such as those of single objects, which are not used."""
+    """Additional masks of the images, such as those of individual objects, which are not used."""
 
     conflict: str = ""
-    """Other files that state masks of as many images, in words; empty if there are none."""
+    """Other files that contain masks of as many images, in words; empty if there are none."""
 
     example: str = ""
     """An image and a mask with different names, in words; empty if the names are equal."""
@@ -135,8 +135,8 @@ def pair_files(
 ) -> LayoutMatch:
     """Pair images and masks by their keys; the slices of a series are joined.
 
-    If the images lie in folders of their own and have one name, as `s01/image` and `s02/image`,
-    the key is that of the folder.
+    If the images lie in separate folders and have one name, as `s01/image` and `s02/image`, the key
+    is that of the folder.
 
     Raises:
         DataError: if two images have one key, or as `index_masks`.
@@ -156,7 +156,7 @@ def pair_files(
 def take_splits_from_keys(found: LayoutMatch) -> LayoutMatch:
     """Take the split from the first part of the keys, as in `images/train/a` and `masks/train/a`.
 
-    Every pair must lie in such a folder, and there must be at least two parts.
+    Every pair must lie in such a folder, and there must be at least two subsets.
     """
     parts = {key: SPLIT_WORDS.get(key.partition("/")[0].lower()) for key in found.paired}
     stated = {key: part for key, part in parts.items() if part and "/" in key}
@@ -166,7 +166,7 @@ def take_splits_from_keys(found: LayoutMatch) -> LayoutMatch:
 
 
 def splits_of(keys: Sequence[str]) -> dict[str, Split]:
-    """Return the parts that folders named train, val or test state; {} unless all are in one."""
+    """Return the subsets given by folders named train, val or test; {} if a file is in none."""
     parts: dict[str, Split] = {}
     for key in keys:
         stated = [SPLIT_WORDS[word] for word in key.lower().split("/")[:-1] if word in SPLIT_WORDS]
@@ -185,10 +185,10 @@ def join_parts(
     layout: str,
     notes: tuple[str, ...] = (),
 ) -> LayoutMatch:
-    """Join the parts of a split; keys are prefixed with the name of the part.
+    """Join the subsets of a split; keys are prefixed with the name of the subset.
 
     Raises:
-        DataError: if a mask value has different names in two parts.
+        DataError: if a mask value has different names in two subsets.
     """
 
     def join(values_of: Callable[[LayoutMatch], Mapping[str, T]]) -> dict[str, T]:
@@ -216,9 +216,9 @@ def join_parts(
 def join_series(images: Sequence[tuple[str, Path]], masks: Iterable[str]) -> list[tuple[str, Path]]:
     """Join DICOM slices into one image if a mask is named like their folder.
 
-    Example: `p1/0001.dcm`, `p1/0002.dcm`, ... beside a mask `p1.nii.gz`; the slices may lie deeper,
-    as in `p1/series/0001.dcm`. Slices with masks of their own remain single images. Contours of
-    radiotherapy are not images.
+    Example: `p1/0001.dcm`, `p1/0002.dcm`, ... next to a mask `p1.nii.gz`; the slices may lie
+    deeper, as in `p1/series/0001.dcm`. Slices with individual masks remain single images. Contours
+    of radiotherapy are not images.
 
     Args:
         masks: Keys of the masks.

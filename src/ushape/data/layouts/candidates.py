@@ -68,32 +68,38 @@ def choose_masks(
     if len(candidates) == 1 and candidates[0].is_named:
         return candidates[0], []
     common = set.intersection(*(set(one.paths) for one in candidates)) if candidates else set()
-    read = [_Content(one, one.sample(common or one.paths)) for one in candidates]
-    rest = [one for one in read if one.is_mask] or [one for one in read if one.candidate.is_named]
-    same = [one for one in read if one not in rest and any(one.marks_as(two) for two in rest)]
-    notes = [
-        f"Not used: {one.candidate.name}, whose files hold too many values to be masks."
-        for one in read
-        if one not in rest + same and one.candidate.is_named
+    contents = [_Content(one, one.sample(common or one.paths)) for one in candidates]
+    possible = [content for content in contents if content.is_mask]
+    possible = possible or [content for content in contents if content.candidate.is_named]
+    duplicates = [
+        content
+        for content in contents
+        if content not in possible and any(content.marks_as(other) for other in possible)
     ]
-    rest, copies = _without_copies(rest)
-    moving = [one for one in rest if not one.is_constant] if len(rest) > 1 else []
-    if moving:
+    notes = [
+        f"Not used: {content.candidate.name}, whose files contain too many values to be masks."
+        for content in contents
+        if content not in possible + duplicates and content.candidate.is_named
+    ]
+    possible, copies = _without_copies(possible)
+    several = possible if len(possible) > 1 else []
+    varying = [content for content in several if not content.is_constant]
+    if varying:
         notes += [
-            f"Not used: {one.candidate.name}, whose masks are nearly identical to each other, as "
-            "masks of the field of view are."
-            for one in rest
-            if one.is_constant
+            f"Not used: {content.candidate.name}, whose masks are nearly identical to each other, "
+            "like masks of the field of view."
+            for content in possible
+            if content.is_constant
         ]
-        rest = moving
-    rest, other = _prefer_named(rest)
-    if len(rest) > 1:
-        raise _ambiguous(folder, images, [one.candidate for one in rest])
-    for one in same + copies + other:
-        kind = "is another mask for each image" if one in other else "marks the same pixels"
-        command = f"ushape train {images} --masks {one.candidate.argument}"
-        notes.append(f"Not used: {one.candidate.name}, which {kind}. To use it: {command}")
-    return (rest[0].candidate if rest else None), notes
+        possible = varying
+    possible, unnamed = _prefer_named(possible)
+    if len(possible) > 1:
+        raise _ambiguous(folder, images, [content.candidate for content in possible])
+    for content in duplicates + copies + unnamed:
+        kind = "is another mask for each image" if content in unnamed else "marks the same pixels"
+        command = f"ushape train {images} --masks {content.candidate.argument}"
+        notes.append(f"Not used: {content.candidate.name}, which {kind}. To use it: {command}")
+    return (possible[0].candidate if possible else None), notes
 
 
 def spread(paths: Sequence[Path]) -> list[Path]:
@@ -190,22 +196,24 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
     return float((one & other).sum() / max((one | other).sum(), 1)) if (one | other).any() else 1.0
 
 
-def _without_copies(found: Sequence[_Content]) -> tuple[list[_Content], list[_Content]]:
+def _without_copies(contents: Sequence[_Content]) -> tuple[list[_Content], list[_Content]]:
     """Separate candidates that mark the same pixels as one with fewer values."""
-    kept: list[_Content] = []
-    same: list[_Content] = []
-    for one in sorted(found, key=lambda one: (len(one.values), not one.candidate.is_named)):
-        is_copy = any(one.marks_as(other) for other in kept)
-        (same if is_copy else kept).append(one)
-    return kept, same
+    distinct: list[_Content] = []
+    copies: list[_Content] = []
+    for content in sorted(
+        contents, key=lambda content: (len(content.values), not content.candidate.is_named)
+    ):
+        is_copy = any(content.marks_as(other) for other in distinct)
+        (copies if is_copy else distinct).append(content)
+    return distinct, copies
 
 
-def _prefer_named(found: Sequence[_Content]) -> tuple[list[_Content], list[_Content]]:
+def _prefer_named(contents: Sequence[_Content]) -> tuple[list[_Content], list[_Content]]:
     """Separate candidates without a usual name, if exactly one has such a name."""
-    named = [one for one in found if one.candidate.is_named]
+    named = [content for content in contents if content.candidate.is_named]
     if len(named) != 1:
-        return list(found), []
-    return named, [one for one in found if one is not named[0]]
+        return list(contents), []
+    return named, [content for content in contents if content is not named[0]]
 
 
 def _ambiguous(folder: Path, images: str, candidates: Sequence[Candidate]) -> DataError:
@@ -215,6 +223,6 @@ def _ambiguous(folder: Path, images: str, candidates: Sequence[Candidate]) -> Da
         f"{folder}: several masks belong to each image, those of {', '.join(names[:-1])} and of "
         f"{names[-1]}.",
         code="ambiguous_folders",
-        hint=f"Name those to use, with one of: {commands}. A mask of the field of view is not a "
-        "segmentation.",
+        hint=f"Select the masks to use with one of these commands: {commands}. A mask of the "
+        "field of view is not a segmentation.",
     )

@@ -23,7 +23,7 @@ VOID = 255
 def find_cityscapes(folder: Path) -> LayoutMatch | None:
     """Pair images with labelTrainIds if there are any, otherwise with labelIds.
 
-    The colored masks, those of single objects, and the JSON files of polygons are not used.
+    The colored masks, those of individual objects, and the JSON files of polygons are not used.
     """
     truth = next(
         (folder / name for name in ("gtFine", "gtCoarse") if (folder / name).is_dir()), None
@@ -37,11 +37,11 @@ def find_cityscapes(folder: Path) -> LayoutMatch | None:
             break
     is_train_ids = kind == "labelTrainIds"
     note = (
-        "Values 0 to 6 of labelIds are classes here, although Cityscapes regards them as void. To "
-        "ignore them, create labelTrainIds with cityscapesScripts (createTrainIdLabelImgs.py)."
+        "Values 0 to 6 of labelIds are used as classes, although Cityscapes regards them as void. "
+        "To ignore them, create labelTrainIds with cityscapesScripts (createTrainIdLabelImgs.py)."
     )
     return LayoutMatch(
-        layout=f"Cityscapes: leftImg8bit/ beside {truth.name}/, {kind}",
+        layout=f"Cityscapes: leftImg8bit/ next to {truth.name}/, {kind}",
         images=images,
         masks=masks,
         splits=splits_of(sorted(images.keys() & masks.keys())),

@@ -1,4 +1,4 @@
-"""COCO JSON files with polygons or run lengths, beside their images."""
+"""COCO JSON files with polygons or run lengths, next to their images."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ NAMES_TRIED = 20
 def find_coco(folder: Path) -> LayoutMatch | None:
     """Find a JSON file with images and annotations in the folder or in annotations/ below it.
 
-    Several files, such as instances_train.json and instances_val.json, state the split. Files of
+    Several files, such as instances_train.json and instances_val.json, define the split. Files of
     different images and the same categories are joined. Files of keypoints and captions are skipped
-    if one of instances lies beside them.
+    if there is one of instances next to them.
 
     Raises:
         DataError: if there are several files for the same images, or as `pair_coco`.
@@ -42,13 +42,13 @@ def find_coco(folder: Path) -> LayoutMatch | None:
         return pair_coco(files[0], _places_near(files[0], folder))
     parts: dict[Split, Path] = {}
     for path in files:
-        words = re.split(r"[^a-z]+", path.stem.lower())  # `instances_val2017` states validation.
+        words = re.split(r"[^a-z]+", path.stem.lower())  # `instances_val2017` is for validation.
         part = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
         if part is None or part in parts:
             return _join_files(folder, files)
         parts[part] = path
     found = {part: pair_coco(path, _places_near(path, folder)) for part, path in parts.items()}
-    return join_parts(found, {part: part for part in parts}, layout="COCO files for each part")
+    return join_parts(found, {part: part for part in parts}, layout="COCO files for each subset")
 
 
 def _join_files(folder: Path, files: Sequence[Path]) -> LayoutMatch:
@@ -61,7 +61,7 @@ def _join_files(folder: Path, files: Sequence[Path]) -> LayoutMatch:
         raise DataError(
             f"{folder}: there are several COCO files: {', '.join(p.name for p in files)}.",
             code="ambiguous_coco_files",
-            hint=f"Name one of them: ushape train {quoted(files[0])}",
+            hint=f"Specify one of them: ushape train {quoted(files[0])}",
         )
     found = [pair_coco(path, _places_near(path, folder)) for path in files]
     listed = {key for own in found for key in own.masks}
@@ -80,7 +80,7 @@ def _join_files(folder: Path, files: Sequence[Path]) -> LayoutMatch:
 
 
 def read_coco_file(path: Path) -> LayoutMatch:
-    """Pair the images and annotations of a COCO file that the user names.
+    """Pair the images and annotations of a COCO file that the user specifies.
 
     Raises:
         DataError: as `pair_coco`.
@@ -116,7 +116,7 @@ def pair_coco(path: Path, places: Sequence[Path]) -> LayoutMatch:
             code="shapes_without_area" if boxes_only else "coco_images_missing",
             hint=NO_AREA_HINT
             if boxes_only
-            else "Put the images beside the file, in a folder beside it, or in images/.",
+            else "Put the images next to the file, in a folder next to it, or in images/.",
         )
     listed = index_images([(keys[key], images[key]) for key in kept])
     others = {key_below(image, place): image for image in images_below(place)}
@@ -182,7 +182,7 @@ def _classes_of(path: Path, file: CocoFile) -> StatedClasses:
         raise DataError(
             f"{path}: {'two categories share a name' if names else 'there are no annotations'}.",
             code="coco_invalid",
-            hint="Give each category a unique name and at least one annotation.",
+            hint="Give each category a unique name, and annotate at least one image.",
         )
     return StatedClasses(source=path, names=("background", *names), values=(0, *values))
 

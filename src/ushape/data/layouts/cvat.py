@@ -24,9 +24,9 @@ def find_cvat(folder: Path) -> LayoutMatch | None:
         return None
     if len(files) > 1:
         raise DataError(
-            f"{folder}: there are several files of CVAT: {', '.join(p.name for p in files)}.",
+            f"{folder}: there are several CVAT files: {', '.join(p.name for p in files)}.",
             code="ambiguous_annotations",
-            hint="Put each file into a folder of its own, together with its images.",
+            hint="Put each file into a separate folder, together with its images.",
         )
     index = ImageIndex(folder)
     near = [folder, *(path for path in folders_below(folder) if path.name.lower() == "images")]
@@ -40,7 +40,7 @@ def find_cvat(folder: Path) -> LayoutMatch | None:
             masks[image] = ShapesMask(files[0], "cvat", image, entry=name)
     return match_shapes(
         folder,
-        f"polygons and masks of CVAT in {files[0].name}",
+        f"CVAT polygons and masks in {files[0].name}",
         masks,
         source=files[0],
         missing=missing,

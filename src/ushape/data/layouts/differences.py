@@ -199,20 +199,20 @@ class _Likely:
     def _sharing(self, name: str, most: int) -> list[str]:
         """Return the names that share the rarest words with a name; of equal ones, the last."""
         owners = {word: self._owners_of(word) for word in words_of(name)}
-        frequent = {word for word, own in owners.items() if len(own) > FREQUENT}
-        known = {one for word, own in owners.items() if word not in frequent for one in own}
+        frequent = {word for word, names in owners.items() if len(names) > FREQUENT}
+        known = {owner for word, names in owners.items() if word not in frequent for owner in names}
         if frequent:
             last = self._last_with(frequent, known, most)
             if last is None:
-                known = {one for own in owners.values() for one in own}
+                known = {owner for names in owners.values() for owner in names}
             else:
                 known.update(last)
         shared = dict.fromkeys(known, 0.0)
-        for word, own in owners.items():
-            holders = own if word not in frequent else _having(word, known)
+        for word, names in owners.items():
+            holders = names if word not in frequent else _having(word, known)
             for holder in holders:
                 if holder in shared:
-                    shared[holder] += 1 / len(own)
+                    shared[holder] += 1 / len(names)
         return nlargest(most, shared, key=lambda other: (shared[other], other))
 
     def _last_with(self, words: set[str], known: Collection[str], most: int) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""Folders of images and masks, whole trees, and a folder for each part of a split."""
+"""Folders of images and masks, whole trees, and a folder for each subset of a split."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ MASK_ENDINGS = (*MASK_FOLDERS, "annot")
 
 
 def find_folders(folder: Path) -> LayoutMatch | None:
-    """Find an image folder beside a mask folder, of which one at least has a usual name.
+    """Find an image folder next to a mask folder, of which at least one has a usual name.
 
     Raises:
         DataError: if there are several candidates.
@@ -55,48 +55,52 @@ def find_folders(folder: Path) -> LayoutMatch | None:
     images = locate_images(folder)
     if images is None:
         return None
-    found: dict[Path, LayoutMatch] = {}
+    matches: dict[Path, LayoutMatch] = {}
     failed: list[DataError] = []
-    for place in folders_below(folder):
-        is_image_folder = place.name.lower() in IMAGE_FOLDERS
-        if place == images or is_image_folder or _holds_classes(images, place):
+    for masks in folders_below(folder):
+        is_image_folder = masks.name.lower() in IMAGE_FOLDERS
+        if masks == images or is_image_folder or _holds_classes(images, masks):
             continue
         try:
-            own = pair_folders(images, place)
+            match = pair_folders(images, masks)
         except DataError as error:
             failed.append(error)
             continue
-        if has_mask_word(place.name) or _fit(own):
-            found[place] = own
-    if failed and not any(own.paired for own in found.values()):
+        if has_mask_word(masks.name) or _fit(match):
+            matches[masks] = match
+    if failed and not any(match.paired for match in matches.values()):
         raise failed[0]
-    return _choose_folder(folder, images, found)
+    return _choose_folder(folder, images, matches)
 
 
 def _choose_folder(
-    folder: Path, images: Path, found: Mapping[Path, LayoutMatch]
+    folder: Path, images: Path, matches: Mapping[Path, LayoutMatch]
 ) -> LayoutMatch | None:
-    """Return the match of the folder that holds the masks; None if none does."""
+    """Return the match of the folder that contains the masks; None if none does.
+
+    Args:
+        matches: Match of the images with each folder that may contain the masks.
+    """
     candidates = [
         Candidate(
-            f"{place.name}/",
-            quoted(place),
-            {key: path for key in own.paired if isinstance(path := own.masks[key], Path)},
-            has_mask_word(place.name),
+            f"{masks.name}/",
+            quoted(masks),
+            {key: path for key in match.paired if isinstance(path := match.masks[key], Path)},
+            has_mask_word(masks.name),
         )
-        for place, own in found.items()
-        if own.paired
+        for masks, match in matches.items()
+        if match.paired
     ]
     chosen, notes = choose_masks(folder, quoted(images), candidates)
     if chosen is None:
-        return next((own for own in found.values() if not own.paired), None)
-    masks = next(place for place in found if f"{place.name}/" == chosen.name)
-    own = found[masks]
-    return replace(own, notes=(*own.notes, *notes), folders=(images.name, masks.name))
+        return next((match for match in matches.values() if not match.paired), None)
+    masks = next(masks for masks in matches if f"{masks.name}/" == chosen.name)
+    match = matches[masks]
+    return replace(match, notes=(*match.notes, *notes), folders=(images.name, masks.name))
 
 
 def locate_images(folder: Path) -> Path | None:
-    """Return the image folder: the one with a usual name, or the only one beside usual masks.
+    """Return the image folder: one with a usual name, or the only one next to a mask folder.
 
     Raises:
         DataError: if there are several.
@@ -113,7 +117,8 @@ def locate_images(folder: Path) -> Path | None:
         raise DataError(
             f"{folder}: there are several image folders: {', '.join(map(str, named))}.",
             code="ambiguous_folders",
-            hint=f"Name the images and the masks that belong together, as in one of: {commands}",
+            hint="Specify the images and the masks that belong together, with one of these "
+            f"commands: {commands}",
         )
     others = [place for place in below if place not in masks]
     if named:
@@ -131,14 +136,14 @@ def _holds_classes(images: Path, masks: Path) -> bool:
 def pair_folders(images: Path, masks: Path) -> LayoutMatch:
     """Pair the files of two folders by their paths below them."""
     return pair_files(
-        f"{images.name}/ beside {masks.name}/",
+        f"{images.name}/ next to {masks.name}/",
         [(stem_key(path, images), path) for path in images_below(images)],
         [(stem_key(path, masks), path) for path in images_below(masks)],
     )
 
 
 def find_class_folders(folder: Path) -> LayoutMatch | None:
-    """Find images/NAME beside masks/CLASS/NAME, one binary mask per image and class.
+    """Find images/NAME and masks/CLASS/NAME, one binary mask per image and class.
 
     Classes are numbered from 1 in the order of their folder names. An image without a file in a
     class folder has no pixel of that class; of overlapping classes the later one is used. A single
@@ -162,7 +167,7 @@ def find_class_folders(folder: Path) -> LayoutMatch | None:
         for key, path in own.items():
             parts.setdefault(key, []).append((path, value))
     found = LayoutMatch(
-        layout=f"{images.name}/ beside {masks.name}/ with a folder per class",
+        layout=f"{images.name}/ next to {masks.name}/ with a folder per class",
         images=indexed,
         masks={
             key: MaskParts(tuple(path for path, _ in own), tuple(value for _, value in own))
@@ -219,55 +224,61 @@ def find_object_folders(folder: Path) -> LayoutMatch | None:
 def find_mirrored_trees(folder: Path) -> LayoutMatch | None:
     """Find two folders of any names whose files are images and masks, as their names match.
 
-    At least half of the files must have a partner. Masks hold 2 to MAX_MASK_VALUES values in the
-    first files, images hold more.
+    At least half of the files must have a counterpart. Masks contain 2 to MAX_MASK_VALUES values in
+    the first files; images contain more.
 
     Raises:
-        DataError: if more than two folders match, or if both seem to hold masks.
+        DataError: if more than two folders match, or if both seem to contain masks.
     """
-    filled = {place: paths for place in folders_below(folder) if (paths := images_below(place))}
-    if not 2 <= len(filled) <= MAX_FOLDERS:
+    files_in = {below: files for below in folders_below(folder) if (files := images_below(below))}
+    if not 2 <= len(files_in) <= MAX_FOLDERS:
         return None
     failed: list[DataError] = []
-    fitting = [both for both in itertools.permutations(filled, 2) if _pair_if_fit(*both, failed)]
-    if failed and not fitting and len(filled) == 2:
+    fitting = [
+        (images, masks)
+        for images, masks in itertools.permutations(files_in, 2)
+        if _pair_if_fit(images, masks, failed)
+    ]
+    if failed and not fitting and len(files_in) == 2:
         # Several masks of an image in one direction are several images of a mask in the other.
         raise min(failed, key=lambda error: error.code != "ambiguous_mask")
-    places = sorted({place for both in fitting for place in both})
-    few = [place for place in places if holds_few_values(filled[place])]
-    pictures = [place for place in places if place not in few]
-    if not few:
+    paired = sorted({below for both in fitting for below in both})
+    mask_folders = [below for below in paired if holds_few_values(files_in[below])]
+    image_folders = [below for below in paired if below not in mask_folders]
+    if not mask_folders:
         return None
-    if len(pictures) != 1:
-        listed = ", ".join(f"{place.name}/" for place in places)
-        what = "could all hold the images" if pictures else "could all hold the masks"
+    if len(image_folders) != 1:
+        listed = ", ".join(f"{below.name}/" for below in paired)
+        what = "could all contain the images" if image_folders else "could all contain the masks"
         raise DataError(
             f"{folder}: {listed} {what}.",
             code="ambiguous_folders",
-            hint="Name the two folders that belong together: "
-            f"ushape train {quoted(places[0])} --masks {quoted(places[1])}",
+            hint=f"Specify the two folders that belong together: ushape train {quoted(paired[0])} "
+            f"--masks {quoted(paired[1])}",
         )
-    images = pictures[0]
-    found = {place: own for place in few if (own := _pair_if_fit(images, place, []))}
-    own = _choose_folder(folder, images, found)
-    if own is None:
+    images = image_folders[0]
+    matches = {masks: match for masks in mask_folders if (match := _pair_if_fit(images, masks, []))}
+    chosen = _choose_folder(folder, images, matches)
+    if chosen is None:
         return None
-    return replace(own, layout=f"{own.layout}, which holds few values: the masks")
+    return replace(
+        chosen,
+        layout=f"{chosen.layout}, which contains the masks because its files have few values",
+    )
 
 
 def _pair_if_fit(images: Path, masks: Path, failed: list[DataError]) -> LayoutMatch | None:
     try:
-        found = pair_folders(images, masks)
+        match = pair_folders(images, masks)
     except DataError as error:  # Several files of one folder belong to one of the other.
         failed.append(error)
         return None
-    return found if _fit(found) else None
+    return match if _fit(match) else None
 
 
-def _fit(found: LayoutMatch) -> bool:
-    """Return whether at least half of the smaller folder has a partner."""
-    count = len(found.paired)
-    return 0 < min(len(found.images), len(found.masks)) <= 2 * count
+def _fit(match: LayoutMatch) -> bool:
+    """Return whether at least half of the files in the smaller folder have a counterpart."""
+    return 0 < min(len(match.images), len(match.masks)) <= 2 * len(match.paired)
 
 
 LAYOUTS_INSIDE = (
@@ -280,53 +291,53 @@ LAYOUTS_INSIDE = (
     find_one_tree,
     find_mirrored_trees,
 )
-"""Layouts that a part of a split may have, in the order in which they are tried."""
+"""Layouts that a subset of a split may have, in the order in which they are tried."""
 
 
 def find_split_folders(folder: Path) -> LayoutMatch | None:
     """Find train/, val/ and test/, each with images and masks in one of the other layouts.
 
-    The masks of a part may also lie in a folder beside it: train/ and train_masks/.
+    The masks of a subset may also lie in a folder next to it: train/ and train_masks/.
 
     Raises:
-        DataError: if there are two folders for one part.
+        DataError: if there are two folders for one subset.
     """
-    parts: dict[Split, Path] = {}
-    for place in folders_below(folder):
-        part = SPLIT_WORDS.get(place.name.lower())
-        if part is None:
+    folder_of: dict[Split, Path] = {}
+    for below in folders_below(folder):
+        subset = SPLIT_WORDS.get(below.name.lower())
+        if subset is None:
             continue
-        if part in parts:
+        if subset in folder_of:
             raise DataError(
-                f"{folder}: {parts[part].name}/ and {place.name}/ are both for {part}.",
+                f"{folder}: {folder_of[subset].name}/ and {below.name}/ are both for {subset}.",
                 code="ambiguous_folders",
                 hint="Merge them into one folder.",
             )
-        parts[part] = place
-    if "train" not in parts or len(parts) < 2:
+        folder_of[subset] = below
+    if "train" not in folder_of or len(folder_of) < 2:
         return None
-    first = _inside(parts["train"])
-    inside = {part: _inside(place, first) for part, place in parts.items()}
-    tried = {part: own or _beside(parts[part]) for part, own in inside.items()}
-    found = {part: own for part, own in tried.items() if own is not None}
-    # train/ with train_masks/ beside a test/ without masks does not state a split.
-    if "train" not in found or (len(found) == 1 and inside["train"] is None):
+    first = _inside(folder_of["train"])
+    inside = {subset: _inside(below, first) for subset, below in folder_of.items()}
+    tried = {subset: match or _beside(folder_of[subset]) for subset, match in inside.items()}
+    matches = {subset: match for subset, match in tried.items() if match is not None}
+    # train/ with train_masks/ next to a test/ without masks does not define a split.
+    if "train" not in matches or (len(matches) == 1 and inside["train"] is None):
         return None
-    forms = sorted({own.layout for own in found.values()})
+    layouts = sorted({match.layout for match in matches.values()})
     without = tuple(
-        f"Left out: {place.name}/ contains no pair of image and mask."
-        for part, place in parts.items()
-        if part not in found
+        f"Left out: {below.name}/ contains no pair of image and mask."
+        for subset, below in folder_of.items()
+        if subset not in matches
     )
-    names = {part: parts[part].name for part in found}
-    layout = f"{', '.join(f'{name}/' for name in names.values())}: {', '.join(forms)}"
-    return join_parts(found, names, layout, without)
+    names = {subset: folder_of[subset].name for subset in matches}
+    layout = f"{', '.join(f'{name}/' for name in names.values())}: {', '.join(layouts)}"
+    return join_parts(matches, names, layout, without)
 
 
 def _inside(place: Path, like: LayoutMatch | None = None) -> LayoutMatch | None:
-    """Return the match of the first layout that finds pairs; the same folders as in another part.
+    """Return the match of the first layout that finds pairs, or of the folders of another subset.
 
-    The test part of a data set may have further folders, for example of a second annotator.
+    The test set of a dataset may have additional folders, such as those of a second annotator.
     """
     if like is not None and like.folders is not None:
         images, masks = (place / name for name in like.folders)
@@ -337,7 +348,7 @@ def _inside(place: Path, like: LayoutMatch | None = None) -> LayoutMatch | None:
 
 
 def _beside(place: Path) -> LayoutMatch | None:
-    """Pair with the folder that is named like this one plus a word for masks."""
+    """Pair with the folder that has the name of this one plus a word for masks."""
     for other in folders_below(place.parent):
         start, ending = other.name[: len(place.name)], other.name[len(place.name) :].lower()
         if start == place.name and ending.lstrip("_- ") in MASK_ENDINGS:

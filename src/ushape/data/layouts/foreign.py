@@ -1,4 +1,4 @@
-"""Annotation formats that are recognized, but not read, and how to convert them."""
+"""Annotation formats that are recognized but not supported, and how to convert them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def describe_foreign(folder: Path) -> str | None:
     for path in itertools.islice(paths, FILES_LOOKED_AT):
         for one in FOREIGN if path.is_file() else ():
             if one.matches(path):
-                return f"{path} is a file of {one.name}, which is not read. {one.conversion}"
+                return (
+                    f"{path} is in the format of {one.name}, which is not supported. "
+                    f"{one.conversion}"
+                )
     return None
 
 
@@ -92,7 +95,7 @@ FOREIGN = (
     ForeignFormat(
         "CVAT or Pascal VOC with bounding boxes",
         _has_words(".xml", "<bndbox>"),
-        "Bounding boxes do not determine the pixels of an object. Draw polygons or masks.",
+        "Bounding boxes do not determine the pixels of an object. Draw polygons or masks instead.",
     ),
     ForeignFormat(
         "MATLAB",

@@ -34,7 +34,7 @@ def find_labelme(folder: Path, masks: Collection[Path] = ()) -> LayoutMatch | No
     )
     return match_shapes(
         folder,
-        "JSON files of LabelMe",
+        "LabelMe JSON files",
         shapes,
         source=folder,
         missing=missing,
@@ -93,7 +93,7 @@ def find_labelme_export(folder: Path) -> LayoutMatch | None:
             first.setdefault(value, place)
     keys = {place.relative_to(folder).as_posix().removesuffix("_json"): place for place in places}
     return LayoutMatch(
-        layout="folders exported from LabelMe, img.png beside label.png",
+        layout="folders exported from LabelMe, img.png next to label.png",
         images={key: place / "img.png" for key, place in keys.items()},
         masks={key: place / "label.png" for key, place in keys.items()},
         classes=StatedClasses(

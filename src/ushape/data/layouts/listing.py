@@ -1,4 +1,4 @@
-"""Entries of folders, each folder listed once while the layout of a data set is sought."""
+"""Entries of folders; each folder is listed once while the layout of a dataset is determined."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Entries:
 
 @dataclass
 class _Known:
-    """What was listed so far."""
+    """Folders that were listed so far."""
 
     entries: dict[Path, Entries] = field(default_factory=dict)
     images: dict[Path, list[Path]] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def images_below(folder: Path) -> list[Path]:
     """Return all readable images in a tree, sorted, without hidden files and folders.
 
     A folder such as `a.zarr` is one image. Links to folders are followed, except into a folder
-    that contains the link. The files x_seg.npy of Cellpose, which hold Python objects, are no
+    that contains the link. The files x_seg.npy of Cellpose, which contain Python objects, are not
     images.
     """
     known = _KNOWN.get()

@@ -1,4 +1,4 @@
-"""Several mask files beside each image: one for each class, or one for each object."""
+"""Several mask files next to each image: one for each class, or one for each object."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def find_mask_files(folder: Path) -> LayoutMatch | None:
     if are_numbered:
         names = sorted({_class_of(name) for name in names})
     if names and any(_is_number(rest) for own in parts.values() for rest, _ in own):
-        return None  # x_mask beside x_mask_cell: one of them is something else.
+        return None  # x_mask and x_mask_cell: one of them is something else.
     value_of = {name: value for value, name in enumerate(names, start=1)}
     masks: dict[str, Mask] = {
         key: MaskParts(
@@ -136,14 +136,14 @@ def _note_numbers(names: Sequence[str], *, are_numbered: bool) -> tuple[str, ...
     if are_numbered:
         joined = re.sub(r"[-_. ]+(\d+)$", r"\1", example)
         return (
-            f"The numbers at the end of names such as {example} count objects, so that each mask "
-            "file is one object. If they belong to the names of classes, rename the files without "
-            f"the separator, as in {joined}.",
+            f"The numbers at the end of names such as {example} are interpreted as object "
+            "numbers, so each mask file is one object. If they belong to the names of classes, "
+            f"rename the files without the separator, as in {joined}.",
         )
     return (
         f"The numbers at the end of names such as {example} are regarded as parts of the names of "
-        "classes. If each mask file is one object, --set labels.instances=true makes all of them "
-        "foreground.",
+        "classes. If each mask file is one object, use --set labels.instances=true, which makes "
+        "all of them foreground.",
     )
 
 
@@ -172,10 +172,10 @@ def _describe(
 ) -> str:
     if names:
         if are_numbered:
-            return f"a mask file for each object beside the image (of {', '.join(names)})"
-        return f"a mask file for each class beside the image ({', '.join(names)})"
+            return f"a mask file for each object next to the image (of {', '.join(names)})"
+        return f"a mask file for each class next to the image ({', '.join(names)})"
     count = sum(map(len, parts.values()))
     return (
-        f"{count} mask files beside {pluralize(len(parts), 'image')}, one for each object; "
+        f"{count} mask files next to {pluralize(len(parts), 'image')}, one for each object; "
         f"{len(several)} images have several"
     )

@@ -1,4 +1,4 @@
-"""Matching of masks to images by their names, whatever constant part the names differ in."""
+"""Matching of masks to images by names that may differ in a constant part."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _refuse_rivals(ranked: Sequence[tuple[Difference, Mapping[str, str]]]) -> No
                 f"The mask {mask} could belong to {pairs[mask]} or to {others[mask]}, and nearly "
                 "all other masks to two images as well.",
                 code="ambiguous_image",
-                hint="Move the images that the masks belong to into a folder of their own, or list "
+                hint="Move the images that the masks belong to into a separate folder, or list "
                 "the pairs in a table with the columns image and mask.",
             )
 
@@ -169,7 +169,7 @@ def _join_words(images: Iterable[str], masks: Iterable[str], image_of: dict[str,
 
 
 def _refuse_second_masks(masks: Sequence[str], found: Matching) -> None:
-    """Refuse masks that are left and differ from images that have a mask in one and the same way.
+    """Refuse remaining masks that all differ in the same way from images that have a mask.
 
     Raises:
         DataError: if there are at least MIN_SUPPORT of them.
@@ -195,6 +195,6 @@ def _several_masks(image: str, masks: Sequence[str]) -> DataError:
     return DataError(
         f"{len(masks)} masks belong to the image {image}: {', '.join(masks[:-1])} and {masks[-1]}.",
         code="ambiguous_mask",
-        hint="Move the masks that are not needed into another folder, or name those to use with a "
-        "pattern such as --masks 'MASKS/*_mask.png'.",
+        hint="Move the masks that are not needed into another folder, or select those to use with "
+        "a pattern such as --masks 'MASKS/*_mask.png'.",
     )

@@ -1,4 +1,4 @@
-"""Images and masks in the folders that the user names."""
+"""Images and masks in the folders that the user specifies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ushape.io import is_image
 
 
 def pair_named(data: Path, masks: Path) -> LayoutMatch:
-    """Pair the images in a folder with the masks that the user names.
+    """Pair the images in a folder with the masks that the user specifies.
 
     Args:
         data: Folder of the images. If it contains the masks and a folder with a usual name for
@@ -38,7 +38,7 @@ def pair_named(data: Path, masks: Path) -> LayoutMatch:
         raise DataError(
             f"There are no masks in {masks}." if masks.is_dir() else f"No mask matches {masks}.",
             code="no_masks",
-            hint="Name the folder of the masks, or a pattern such as --masks 'DATA/*_mask.png'.",
+            hint="Specify the folder of the masks, or a pattern such as --masks 'DATA/*_mask.png'.",
         )
     images = data
     if start != data and start.is_relative_to(data):
@@ -49,7 +49,7 @@ def pair_named(data: Path, masks: Path) -> LayoutMatch:
     _refuse_images(data, masks, files, chosen)
     start = images if start.is_relative_to(images) and not masks.is_dir() else start
     return pair_files(
-        f"{images.name}/ beside {masks.name}{'/' if masks.is_dir() else ''}",
+        f"{images.name}/ next to {masks.name}{'/' if masks.is_dir() else ''}",
         [(stem_key(path, images), path) for path in files],
         [(stem_key(path, start), path) for path in chosen],
     )
@@ -60,17 +60,20 @@ def _refuse_images(data: Path, masks: Path, images: Sequence[Path], chosen: Sequ
 
     Raises:
         DataError: if no other image is left, or if the masks lie in a folder with a usual name for
-            images and hold too many values.
+            images and contain too many values.
     """
     is_image_folder = masks.name.lower() in IMAGE_FOLDERS
     if images and not (is_image_folder and len(values_of(chosen)) > MAX_MASK_VALUES):
         return
-    what = f"--masks names {masks}, whose files hold too many values to be masks."
+    what = f"--masks selects {masks}, whose files contain too many values to be masks."
     if not images:
-        what = f"--masks names {masks}, which holds all images in {data}: no other image is left."
+        what = (
+            f"--masks selects {masks}, which contains all images in {data}: no other image is left."
+        )
     raise DataError(
         what,
         code="masks_are_images",
-        hint="Name the folder of the images, and with --masks that of the masks, for example "
-        "ushape train images --masks masks. Masks in the same folder need no --masks.",
+        hint="Specify the folder of the images, and the folder of the masks with --masks, for "
+        "example ushape train images --masks masks. If masks are in the same folder as the "
+        "images, omit --masks.",
     )

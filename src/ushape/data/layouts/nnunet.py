@@ -19,7 +19,7 @@ _CHANNEL = re.compile(r"^(?P<name>.+)_(?P<number>\d{4})$")
 
 
 def find_nnunet(folder: Path) -> LayoutMatch | None:
-    """Find imagesTr/ and labelsTr/; imagesTs/ holds the test cases if labelsTs/ exists.
+    """Find imagesTr/ and labelsTr/; imagesTs/ contains the test cases if labelsTs/ exists.
 
     Raises:
         DataError: if a case lacks a channel, or if dataset.json cannot be interpreted.
@@ -34,7 +34,7 @@ def find_nnunet(folder: Path) -> LayoutMatch | None:
         raise DataError(
             f"{path}: is not a JSON object.",
             code="invalid_dataset_json",
-            hint="Copy the file from the data set again.",
+            hint="Copy the file from the original dataset again.",
         )
     channels: dict[str, list[Path]] = {}
     masks: dict[str, Path] = {}
@@ -58,7 +58,7 @@ def find_nnunet(folder: Path) -> LayoutMatch | None:
     _refuse_other_channels(folder, channels, facts.get("channel_names", facts.get("modality")))
     classes, notes = _classes_of(path, facts.get("labels"))
     return LayoutMatch(
-        layout="nnU-Net: imagesTr/ beside labelsTr/",
+        layout="nnU-Net: imagesTr/ next to labelsTr/",
         images={key: paths[0] for key, paths in channels.items()},
         masks=masks,
         channels={key: tuple(paths[1:]) for key, paths in channels.items()},
@@ -94,7 +94,7 @@ def _refuse_other_channels(
         if numbers != list(range(wanted)):
             has = ", ".join(path.name for path in paths)
             raise DataError(
-                f"{folder}: {key} has {has} instead of {wanted} channels from _0000 on.",
+                f"{folder}: {key} has {has} channels, numbered from _0000, instead of {wanted}.",
                 code="missing_channels",
                 hint="Provide one file per channel for each case; dataset.json names the channels "
                 "in channel_names.",

@@ -1,4 +1,4 @@
-"""Images and masks beside each other, in one folder or in the folders of one tree."""
+"""Images and masks next to each other, in one folder or in the folders of one tree."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ NEARLY_ALL = 0.8
 
 
 def find_one_tree(folder: Path) -> LayoutMatch | None:
-    """Find masks that lie beside their images and whose names differ from theirs in one way.
+    """Find masks that lie next to their images and whose names differ from theirs in one way.
 
     Examples: `x` and `x_mask`, `Mask of x` or `x_P`; `s1/image` and `s1/mask`; `x.jpg` and `x.png`.
     Which of the files are the masks follows from usual words in their names, otherwise from the
-    number of values that they hold.
+    number of values that they contain.
 
     Raises:
         DataError: if several kinds of file could be the masks or the images.
@@ -117,7 +117,7 @@ def _pattern(folder: Path, kind: _Kind, kinds: Sequence[_Kind]) -> str:
 def _are_two_folders(
     difference: Difference, pairs: Mapping[str, str], files: Mapping[str, Path]
 ) -> bool:
-    """Return whether a folder of images lies beside a folder with a mask of nearly each image.
+    """Return whether a folder of images lies next to a folder with a mask of nearly every image.
 
     Names that differ within one of these folders do not distinguish images from masks.
     """
@@ -141,7 +141,7 @@ def _places(pairs: Mapping[str, str]) -> tuple[str, str] | None:
 def _find_kinds(
     files: Mapping[str, Path], ranked: Sequence[tuple[Difference, Mapping[str, str]]]
 ) -> list[_Kind]:
-    """Return the kinds of file of which each image has one, as far as names tell.
+    """Return the kinds of file of which each image has one, according to their names.
 
     Args:
         files: File of each name.
@@ -178,7 +178,7 @@ def _is_supported(difference: Difference, pairs: Mapping[str, str]) -> bool:
     both = (difference.image, difference.mask)
     places = _places(pairs)
     if (places and places[0] != places[1]) or not pairs.keys().isdisjoint(pairs.values()):
-        return False  # Two folders beside each other are another layout.
+        return False  # Two folders next to each other are another layout.
     words = [has_mask_word(" ".join(parts)) for parts in both]
     return len(pairs) >= MIN_SUPPORT or words == [False, True]
 
@@ -187,7 +187,7 @@ def _choose_images(folder: Path, kinds: Sequence[_Kind]) -> _Kind | None:
     """Return the kind of file that the images are; None if there are no masks.
 
     Raises:
-        DataError: if several kinds hold images.
+        DataError: if several kinds contain images.
     """
     if len(kinds) < 2:
         return None
@@ -212,8 +212,8 @@ def _choose_images(folder: Path, kinds: Sequence[_Kind]) -> _Kind | None:
     raise DataError(
         f"{folder}: the images could be {', '.join(names[:-1])} or {names[-1]}.",
         code="ambiguous_folders",
-        hint="Move the images and the masks into a folder each, or list the pairs in a table with "
-        "the columns image and mask.",
+        hint="Move the images and the masks into separate folders, or list the pairs in a table "
+        "with the columns image and mask.",
     )
 
 

@@ -30,7 +30,7 @@ def find_imagej(folder: Path, masks: Collection[Path] = ()) -> LayoutMatch | Non
     Raises:
         DataError: if two files belong to one image, or if all images are left out.
     """
-    return _find(folder, masks, "imagej", "regions of ImageJ", ("*.zip", "*.roi"), is_roi_file)
+    return _find(folder, masks, "imagej", "ImageJ regions", ("*.zip", "*.roi"), is_roi_file)
 
 
 def find_geojson(folder: Path, masks: Collection[Path] = ()) -> LayoutMatch | None:
@@ -63,7 +63,7 @@ def _find(
         kind,
         lambda path: _image_of(path, index),
         tool="shapes",
-        hint="Remove one of them. Several regions of ImageJ are saved as one zip.",
+        hint="Remove one of them. To save several ImageJ regions, use a single zip file.",
     )
     if not shapes:
         return None

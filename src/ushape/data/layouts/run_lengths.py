@@ -1,4 +1,4 @@
-"""Tables of run lengths beside images, as in competitions of Kaggle."""
+"""Tables of run lengths next to images, as in Kaggle competitions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def find_run_lengths(folder: Path) -> LayoutMatch | None:
         raise DataError(
             f"{folder}: several tables list run lengths: {', '.join(p.name for p in tables)}.",
             code="ambiguous_tables",
-            hint=f"Name one of them: ushape train {quoted(tables[0])}",
+            hint=f"Specify one of them: ushape train {quoted(tables[0])}",
         )
     return matches[0] if matches else None
 
@@ -43,7 +43,7 @@ def pair_run_lengths(path: Path, folder: Path) -> LayoutMatch:
         DataError: if the table cannot be read, or if a name fits several images.
     """
     columns = find_run_columns(path)
-    assert columns is not None, "the first line names the columns"
+    assert columns is not None, "the first line must contain the names of the columns"
     index = ImageIndex(folder)
     masks: dict[Path, ShapesMask] = {}
     missing: list[str] = []

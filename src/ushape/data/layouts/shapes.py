@@ -1,4 +1,4 @@
-"""What the layouts of annotation tools share: images by their listed names, labels as classes."""
+"""Shared by layouts of annotation tools: images by their listed names, labels as classes."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def pair_shape_files(
 
     Args:
         find_image: Returns the image of a file; None if there is none.
-        tool: What the files are from, in an error.
-        hint: What to do about two files of one image.
+        tool: Tool that wrote the files, for errors.
+        hint: How to fix two files of one image.
 
     Returns:
         The shapes by the path of their image, and the files whose image was not found.
@@ -135,10 +135,10 @@ def match_shapes(
 
     Args:
         masks: Shapes by the path of their image; their `classes` are set here.
-        source: File or folder that states the labels.
+        source: File or folder that defines the labels.
         names: Name of each label; None if labels are names. Its order is that of the classes.
         missing: Listed names of images that were not found.
-        images: Further images, which have no shapes.
+        images: Additional images, which have no shapes.
 
     Raises:
         DataError: if all images are left out.

@@ -45,7 +45,7 @@ def find_structures(folder: Path) -> LayoutMatch | None:
 
 
 def find_structures_beside(folder: Path) -> LayoutMatch | None:
-    """Find DICOM series with contours, also beside other images.
+    """Find DICOM series with contours, also next to other images.
 
     Raises:
         DataError: if it is not certain which series a structure set belongs to.
@@ -56,7 +56,7 @@ def find_structures_beside(folder: Path) -> LayoutMatch | None:
 def pair_structures(images: Path, masks: Path) -> LayoutMatch | None:
     """Pair each structure set with the series that it names, wherever their files lie.
 
-    If the series is not there, the only one with the same frame of reference is taken.
+    If the series is missing, the only one with the same frame of reference is used.
 
     Args:
         images: Folder of the series.
@@ -131,7 +131,7 @@ def _describe_pairing(
         )
     if by_frame:
         yield (
-            f"Other series: that of {pluralize(len(by_frame), 'structure set')} is not there, e.g. "
+            f"Other series: that of {pluralize(len(by_frame), 'structure set')} is missing, e.g. "
             f"of {by_frame[0]}; the only series with the same frame of reference is used instead."
         )
     if bare:
@@ -169,11 +169,11 @@ def _series_of(
     fitting = beside if len(beside) == 1 else fitting
     if len(fitting) > 1:
         raise DataError(
-            f"{path}: {len(fitting)} series fit these contours: "
+            f"{path}: {len(fitting)} series match these contours: "
             f"{', '.join(str(one.image) for one in fitting[:3])}.",
             code="ambiguous_image",
-            hint="Keep only the series that they were drawn on, or list the folder of the series "
-            "and this file in a table with the columns image and mask.",
+            hint="Keep only the series that the contours were drawn on, or list the folder of the "
+            "series and this file in a table with the columns image and mask.",
         )
     return (fitting[0] if fitting else None), bool(named)
 
@@ -241,9 +241,9 @@ def _regions_in(read: Mapping[Path, StructureSet]) -> tuple[tuple[str, ...], lis
     notes = []
     if len(names) > 1:
         notes.append(
-            f"Regions: the structure sets have {len(names)}; where they overlap, the smaller one "
-            "covers the larger one. To train on some of them only: "
-            f"--set 'labels.names=[background, {names[0]}]'."
+            f"Regions: the structure sets have {len(names)}; where regions overlap, the smaller "
+            "one covers the larger one. To train on some of them only: --set "
+            f"'labels.names=[background, {names[0]}]'."
         )
     some = {name_of[key]: count for key, count in sets.items() if count < len(read)}
     if some:
@@ -254,7 +254,7 @@ def _regions_in(read: Mapping[Path, StructureSet]) -> tuple[tuple[str, ...], lis
     never = {name: count for name, count in bare.items() if roi_key(name) not in name_of}
     if never:
         notes.append(
-            "Regions: not used, since they have no closed contour or are named background: "
+            "Regions: not used, since they have no closed contour or their name is background: "
             f"{_list_of(never)}."
         )
     return names, notes

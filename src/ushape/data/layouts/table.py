@@ -39,7 +39,7 @@ def find_table(folder: Path) -> LayoutMatch | None:
         raise DataError(
             f"{folder}: several tables list masks: {', '.join(path.name for path in fitting)}.",
             code="ambiguous_tables",
-            hint=f"Name one of them: ushape train {quoted(fitting[0])}",
+            hint=f"Specify one of them: ushape train {quoted(fitting[0])}",
         )
     return read_table(fitting[0])
 
@@ -59,7 +59,8 @@ def read_table(path: Path) -> LayoutMatch:
         raise DataError(
             f"{path}: the columns image and mask are missing (found: {', '.join(rows[0])}).",
             code="missing_columns",
-            hint="Name the columns in the first line: image,mask, and optionally group,split.",
+            hint="Write the names of the columns in the first line: image,mask, and optionally "
+            "group,split.",
         )
     _refuse_repeated(path, rows)
     rows = _with_paths(path, rows)
@@ -82,7 +83,7 @@ def read_table(path: Path) -> LayoutMatch:
 
 
 def read_images(path: Path) -> list[tuple[Path, str]]:
-    """Return the images that a table lists, with their group, '' if it states none.
+    """Return the images that a table lists, with their group, '' if it defines none.
 
     Raises:
         DataError: if the table cannot be read, or if the column image or a file is missing.
@@ -92,7 +93,7 @@ def read_images(path: Path) -> list[tuple[Path, str]]:
         raise DataError(
             f"{path}: the column image is missing (found: {', '.join(rows[0])}).",
             code="missing_columns",
-            hint="Name the columns in the first line.",
+            hint="Write the names of the columns in the first line.",
         )
     rows = _with_paths(path, rows)
     _refuse_missing(path, rows)
@@ -159,7 +160,7 @@ def _refuse_missing(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
         raise DataError(
             f"{path}: {pluralize(len(bare), 'image')} without a group, first {bare[0]}.",
             code="incomplete_column",
-            hint="Name a group for every image, or omit the column.",
+            hint="Specify a group for every image, or omit the column.",
         )
 
 
@@ -169,7 +170,7 @@ def _has_splits(path: Path, rows: Sequence[Mapping[str, str]]) -> bool:
         raise DataError(
             f"{path}: {pluralize(len(empty), 'image')} without a split, first {empty[0]}.",
             code="incomplete_column",
-            hint="Name train, validation or test for every image, or omit the column.",
+            hint="Specify train, validation or test for every image, or omit the column.",
         )
     return not empty
 
@@ -180,7 +181,7 @@ def _split_of(path: Path, row: Mapping[str, str]) -> Split:
         raise DataError(
             f"{path}: the split of {row['image']} is {row['split']!r}.",
             code="unknown_split",
-            hint="Use train, validation (or val) and test.",
+            hint="Use train, validation (or val) or test.",
         )
     return SPLIT_WORDS[word]
 
@@ -211,7 +212,7 @@ def _rows_of(path: Path) -> list[dict[str, str]]:
             f"{path}: the table has no rows.",
             code="empty_table",
             hint="Write the names of the columns (image, mask) in the first line, and one pair of "
-            "files in each further line.",
+            "files in each of the following lines.",
         )
     return rows
 

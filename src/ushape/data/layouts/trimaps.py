@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pet: images/ beside annotations/trimaps/."""
+"""Oxford-IIIT Pet: images/ next to annotations/trimaps/."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from ushape.errors import DataError
 from ushape.types import Mask
 
 NAMES = {2: "background", 1: "foreground", 3: "border"}
-"""Meaning of the values, according to the data set's README; background first."""
+"""Meaning of the values, according to the README of the dataset; background first."""
 
 FILES_READ = 6
 """Number of masks that are read to check that they have these values."""
 
 
 def find_trimaps(folder: Path) -> LayoutMatch | None:
-    """Find images/ beside annotations/trimaps/, whose values are 1, 2 and 3."""
+    """Find images/ and annotations/trimaps/, whose values are 1, 2 and 3."""
     images, masks = folder / "images", folder / "annotations" / "trimaps"
     if not images.is_dir() or not masks.is_dir():
         return None
     found = pair_folders(images, masks)
     if not _have_these_values([found.masks[key] for key in found.paired[:FILES_READ]]):
-        return replace(found, layout="images/ beside annotations/trimaps/")
+        return replace(found, layout="images/ next to annotations/trimaps/")
     meaning = ", ".join(f"{value} = {name}" for value, name in sorted(NAMES.items()))
     return replace(
         found,
-        layout="Oxford-IIIT Pet: images/ beside annotations/trimaps/",
+        layout="Oxford-IIIT Pet: images/ next to annotations/trimaps/",
         classes=StatedClasses(source=masks, names=tuple(NAMES.values()), values=tuple(NAMES)),
         notes=(
-            f"The values of the trimaps are read as {meaning}, as the Oxford-IIIT Pet data set "
-            "defines them. To exclude the border from training and scores: --set labels.ignore=3",
+            f"The values of the trimaps are read as {meaning}, as defined by the Oxford-IIIT Pet "
+            "dataset. To exclude the border from training and scores: --set labels.ignore=3",
         ),
     )
 

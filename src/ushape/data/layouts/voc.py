@@ -1,4 +1,4 @@
-"""Pascal VOC: JPEGImages beside SegmentationClass, and lists of names for the parts."""
+"""Pascal VOC: JPEGImages next to SegmentationClass, and lists of names for the subsets."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ IMAGES, MASKS, LISTS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentatio
 def find_voc(folder: Path) -> LayoutMatch | None:
     """Find JPEGImages and SegmentationClass in the folder, or in VOCdevkit/VOC2012 below it.
 
-    The masks of single objects, SegmentationObject, are not used. Lists such as
-    ImageSets/Segmentation/train.txt state the split if each pair is in exactly one of them.
+    The masks of individual objects, SegmentationObject, are not used. Lists such as
+    ImageSets/Segmentation/train.txt define the split if each pair is in exactly one of them.
     """
     inside = [path for path in folders_below(folder) if fnmatch(path.name, "VOC*")]
     places = [folder, *inside, *sorted(folder.glob("VOCdevkit/VOC*"))]
@@ -30,14 +30,14 @@ def find_voc(folder: Path) -> LayoutMatch | None:
     objects = found[0] / "SegmentationObject"
     return replace(
         match,
-        layout="Pascal VOC: JPEGImages/ beside SegmentationClass/",
+        layout="Pascal VOC: JPEGImages/ next to SegmentationClass/",
         splits=(match.splits or _stated_splits(found[0] / LISTS, match.paired)),
         other_masks=tuple(images_below(objects)) if objects.is_dir() else (),
     )
 
 
 def _stated_splits(lists: Path, keys: list[str]) -> dict[str, Split]:
-    """Return the part of each pair; {} unless the lists assign each of them to one part."""
+    """Return the subset of each pair; {} unless the lists assign each of them to one subset."""
     splits: dict[str, Split] = {}
     listed = 0
     for path in sorted(lists.glob("*.txt")) if lists.is_dir() else ():

@@ -24,9 +24,9 @@ SEPARATORS = "_-. "
 def find_modalities(folder: Path) -> LayoutMatch | None:
     """Find volumes of several modalities with one mask, as P_t1, P_t2 and P_seg (BraTS).
 
-    The names of a case agree up to their ending, or the files have only the ending as a name and
-    lie in a folder of their own. Modalities that at least half of the cases have are the channels
-    of the image, in alphabetical order; a case without one of them is left out.
+    The names of a case agree up to their ending, or the names of the files consist only of the
+    ending, and each case has a separate folder. Modalities that at least half of the cases have are
+    the channels of the image, in alphabetical order; a case without one of them is left out.
     """
     volumes = [path for path in images_below(folder) if suffix_of(path) in VOLUMES]
     masks = {case: path for path in volumes if (case := _case_of_mask(path)) is not None}
@@ -80,7 +80,7 @@ def key_of_case(place: Path, start: str, folder: Path) -> str:
 def join_modalities(images: Sequence[Path], start: Path, channels: int) -> dict[str, list[Path]]:
     """Return the files of each case by its key if each folder holds the modalities of a case.
 
-    Each folder then has as many files as the model reads channels, and their names have the same
+    Each folder then has as many files as the model expects channels, and their names have the same
     endings in all folders. Otherwise the result is empty.
 
     Args:
@@ -108,8 +108,8 @@ def join_modalities(images: Sequence[Path], start: Path, channels: int) -> dict[
 def find_class_files(folder: Path) -> LayoutMatch | None:
     """Find CASE/ct.nii.gz with CASE/segmentations/CLASS.nii.gz (TotalSegmentator).
 
-    Each case has one volume, beside one folder of masks that are named like the classes. Classes
-    are numbered from 1 in alphabetical order; the files of one class recur in other cases.
+    Each case has one volume, next to one folder of masks that have the names of the classes.
+    Classes are numbered from 1 in alphabetical order; the files of one class recur in other cases.
     """
     images: dict[str, Path] = {}
     files: dict[str, dict[str, Path]] = {}

@@ -23,7 +23,7 @@ FILES_READ = 20
 
 
 def find_yolo(folder: Path) -> LayoutMatch | None:
-    """Find images/PART/x.jpg with labels/PART/x.txt, or with x.txt beside the image.
+    """Find images/PART/x.jpg with labels/PART/x.txt, or with x.txt next to the image.
 
     Raises:
         DataError: if the labels are keypoints or bounding boxes, or if data.yaml cannot be read.
@@ -36,7 +36,7 @@ def find_yolo(folder: Path) -> LayoutMatch | None:
     masks = {image: ShapesMask(path, "yolo", image) for image, path in labels.items()}
     return match_shapes(
         folder,
-        "polygons of YOLO segmentation in text files",
+        "YOLO segmentation polygons in text files",
         masks,
         source=source,
         names={str(number): name for number, name in sorted(names.items())},
@@ -95,8 +95,8 @@ def _class_names(folder: Path) -> tuple[Path, dict[int, str]]:
             raise DataError(
                 f"{path}: the labels are keypoints (YOLO pose).",
                 code="shapes_without_area",
-                hint="Keypoints do not determine the pixels of an object. Export the labels in the "
-                "format of YOLO segmentation.",
+                hint="Keypoints do not determine the pixels of an object. Export the labels in "
+                "YOLO segmentation format.",
             )
         names = stated["names"]
         if isinstance(names, list):

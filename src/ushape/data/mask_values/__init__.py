@@ -44,16 +44,17 @@ VOID_SHARE = 0.8
 """Share of the pixels of 255 in thin bands around objects from which the value is ignored."""
 
 NUMBERED = 64
-"""Value below which few values may be numbers of classes; higher ones must be at least half used.
+"""Value below which few values may be numbers of classes; at least half of the higher ones must be
+used.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskMeaning:
-    """Classes of the mask values of a data set."""
+    """Classes of the mask values of a dataset."""
 
     labels: LabelConfig
-    """Label settings of the user, completed by what the data folder states."""
+    """Label settings of the user, completed with the classes that the data folder defines."""
 
     space: LabelSpace | None = None
     """None if the values cannot be interpreted."""
@@ -62,7 +63,7 @@ class MaskMeaning:
     """Reason why the values cannot be interpreted."""
 
     rule: str = ""
-    """How the classes were found, in words."""
+    """How the classes were determined, in words."""
 
     encoding: MaskEncoding = field(default_factory=MaskEncoding)
     """Encoding in which predictions are written: the most common one."""
@@ -78,10 +79,10 @@ def interpret_masks(
     Args:
         cases: Statistics of all readable cases, at least one.
         labels: Label settings of the user; they take precedence.
-        stated: Classes that the data state.
+        stated: Classes that the dataset defines.
 
     Raises:
-        ConfigError: if the settings contradict each other, or do not fit the masks.
+        ConfigError: if the settings contradict each other, or do not match the masks.
     """
     notes: list[ValueNote] = []
     completed, reading = labels, MaskReading(cases, are_colors=False)
@@ -115,7 +116,7 @@ def interpret_masks(
 def _with_objects(
     cases: Sequence[CaseStats], space: LabelSpace, labels: LabelConfig, notes: list[ValueNote]
 ) -> LabelSpace:
-    """Return the space with the decision whether annotations state objects beside the classes."""
+    """Return the space, after deciding whether annotations contain objects besides classes."""
     if labels.instances is False:
         return replace(space, has_instances=False)
     if state_objects(cases, labels.instances) or number_objects(cases, space):
@@ -157,7 +158,7 @@ def _find_space(
     """Return the label space and the rule; settings first, then inferences, then all values.
 
     Args:
-        is_named: Whether the data name the values in `labels`, not the user.
+        is_named: Whether the dataset, and not the user, defines the values in `labels`.
 
     Raises:
         DataError: if the values are ambiguous.
@@ -199,9 +200,9 @@ def _find_space(
 
 
 def _are_ids(cases: Sequence[CaseStats], labels: LabelConfig) -> bool:
-    """Return whether the user states that the values are object ids.
+    """Return whether the user specifies that the values are object ids.
 
-    If annotations state objects beside their class, `labels.instances` refers to these.
+    If annotations contain objects in addition to classes, `labels.instances` refers to these.
 
     Raises:
         ConfigError: if the user lists the values of classes as well.
@@ -213,7 +214,7 @@ def _are_ids(cases: Sequence[CaseStats], labels: LabelConfig) -> bool:
             "labels.instances=true cannot be combined with labels.values for these masks, whose "
             "values would be object ids and classes at once.",
             code="settings_conflict",
-            hint="Remove one of them: the values of masks number objects, or name classes.",
+            hint="Remove one of them: the values of a mask are either object ids or classes.",
         )
     return True
 
@@ -244,7 +245,7 @@ def _unite(
     space = replace(space, further_values=tuple((value, values.index(chosen)) for value in others))
     notes.append(note_united(reading, chosen, others))
     listed = " and ".join(map(reading.show, equal))
-    return space, f"{listed} are foreground, in masks of different encodings"
+    return space, f"{listed} are foreground, in masks with different encodings"
 
 
 def _ignore_void(
@@ -271,7 +272,7 @@ def _ignore_void(
 
 
 def _refuse_unclear_white(reading: MaskReading, labels: LabelConfig) -> None:
-    """Refuse 255 beside small consecutive numbers: a class, or ignored pixels.
+    """Refuse 255 together with small consecutive numbers: it may be a class, or ignored pixels.
 
     Raises:
         DataError: if the masks have such values.
@@ -283,7 +284,7 @@ def _refuse_unclear_white(reading: MaskReading, labels: LabelConfig) -> None:
     listed = ", ".join(map(str, others[:6])) + (", ..." if len(others) > 6 else "")
     raise DataError(
         f"The masks contain the classes {listed} and the value 255 ({reading.share(VOID):.1%} of "
-        "all pixels), which may be a class, or stand for pixels without annotation.",
+        "all pixels), which may be a class, or mark pixels without annotation.",
         code="ambiguous_white",
         hint="Exclude it from training and scores with --set labels.ignore=255, or make it a class "
         f"with {reading.setting((*others, VOID))}.",
@@ -291,7 +292,7 @@ def _refuse_unclear_white(reading: MaskReading, labels: LabelConfig) -> None:
 
 
 def _refuse_mixed(reading: MaskReading) -> None:
-    """Refuse gray masks beside masks with colors, if they have other colors.
+    """Refuse grayscale masks together with color masks, if they have other colors.
 
     Raises:
         DataError: if masks of different encodings cannot be compared.
@@ -339,7 +340,7 @@ def _complete(
     stated: StatedClasses | None,
     notes: list[ValueNote],
 ) -> LabelConfig:
-    """Complete the settings by what the data state; names that do not fit are not used."""
+    """Complete the settings with what the dataset defines; names that do not match are not used."""
     try:
         return complete_labels(labels, stated, reading.total, are_colors=reading.are_colors)
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Decisions on mask values that the user should know, with the option that overrules each."""
+"""Decisions on mask values that the user should know, with the option that overrides each."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class ValueNote:
     """A decision on mask values that the user should know."""
 
     check: str
-    """Short name, as that of a check."""
+    """Short name, like that of a check."""
 
     text: str
     fix: str
-    """How to overrule it."""
+    """How to override it."""
 
     cases: tuple[str, ...] = ()
     severity: Literal["warning", "note"] = "warning"
@@ -45,8 +45,8 @@ def note_united(reading: MaskReading, chosen: int, others: Sequence[int]) -> Val
     )
     return ValueNote(
         check="encoding",
-        text=f"The masks have several encodings with one meaning. Foreground is {listed}. "
-        "Predictions have the encoding of most masks.",
+        text=f"The masks have several encodings with the same meaning. Foreground is {listed}. "
+        "Predictions use the encoding of most masks.",
         fix="No action is needed if this is right. If they are different classes, list them: "
         f"{reading.setting((0, *sorted((chosen, *others))))}.",
         cases=reading.owners(others),
@@ -66,9 +66,10 @@ def note_compared_by_color(reading: MaskReading) -> ValueNote | None:
     listed = ", ".join(f"{count} as {form}" for form, count in counts.most_common())
     return ValueNote(
         check="encoding",
-        text=f"The masks have several encodings: {listed}. Pixels that show the same color have "
-        "the same class. Predictions have the encoding of most masks.",
-        fix="No action is needed if this is right. Otherwise, save all masks with one encoding.",
+        text=f"The masks have several encodings: {listed}. Pixels that are displayed in the same "
+        "color have the same class. Predictions use the encoding of most masks.",
+        fix="No action is needed if this is right. Otherwise, save all masks with the same "
+        "encoding.",
         cases=tuple(case for case, form in forms.items() if form != common),
         is_corrected=True,
     )
@@ -86,9 +87,10 @@ def note_soft(reading: MaskReading, soft: SoftClasses) -> ValueNote:
         other = f"--set labels.threshold={middle}, or another threshold"
     return ValueNote(
         check="soft_edges",
-        text=f"In {pluralize(len(soft.cases), 'mask')}, edges are soft, from antialiasing or lossy "
-        f"compression. {soft.moved_share:.2%} of all pixels have other values than the classes, "
-        f"and {soft.unsure_share:.2%} lie halfway between two classes. Each is read as {how}.",
+        text=f"In {pluralize(len(soft.cases), 'mask')}, edges are soft due to antialiasing or "
+        f"lossy compression. {soft.moved_share:.2%} of all pixels have values that are not "
+        f"classes, and {soft.unsure_share:.2%} lie halfway between two classes. Each is read "
+        f"as {how}.",
         fix="Save masks without antialiasing and not as JPEG, or confirm the classes with "
         f"{other}.",
         cases=soft.cases,
@@ -113,32 +115,32 @@ def note_possible_objects(reading: MaskReading) -> ValueNote:
     """Return the note that values that are read as classes may number objects."""
     values = sorted(set(reading.total) - {reading.background, reading.ignore})
     text = (
-        f"The mask values {values_text(values)} are read as classes, but they may be numbers of "
-        "objects: in nearly every mask, each value is one connected object, and its place varies "
-        "between the masks."
+        f"The mask values {values_text(values)} are read as classes, but they may be object ids: "
+        "in nearly every mask, each value is one connected object, and its position varies between "
+        "the masks."
     )
     if reading.are_colors:
         text = (
-            f"The {len(values)} colors of the masks are read as classes, but each may be an object "
-            "of its own: in nearly every mask, each color is one connected object, and most colors "
-            "are in a single mask."
+            f"The {len(values)} colors of the masks are read as classes, but each may be a "
+            "separate object: in nearly every mask, each color is one connected object, and most "
+            "colors occur in a single mask."
         )
     return ValueNote(
         check="possible_object_ids",
         text=text,
-        fix="If they number objects of one class: --set labels.instances=true. If they are "
-        "classes, no action is needed; --set labels.instances=false leaves out this note.",
+        fix="If they are ids of objects of one class: --set labels.instances=true. If they are "
+        "classes, no action is needed; --set labels.instances=false omits this note.",
         cases=tuple(stats.case.id for stats in reading.cases if stats.parts_per_value),
         severity="note",
     )
 
 
 def note_unused_names(stated: StatedClasses) -> ValueNote:
-    """Return the note that class names are not used, because the user states object ids."""
+    """Return the note that class names are not used, because the user specifies object ids."""
     return ValueNote(
         check="class_names",
-        text=f"The classes that {stated.source} states are not used, because "
-        "labels.instances=true makes every value above 0 an object of the foreground.",
+        text=f"The classes defined in {stated.source} are not used, because labels.instances=true "
+        "makes every value above 0 a foreground object.",
         fix="No action is needed if this is right. If the values are classes: --set "
         "labels.instances=false.",
     )
@@ -155,17 +157,17 @@ def note_overlap(cases: Sequence[str], pixels: int, hidden: int) -> ValueNote:
     """
     lost = ""
     if hidden:
-        lost = f"{pluralize(hidden, 'object')} without any pixel of its own is left out."
+        lost = f"{pluralize(hidden, 'object')} without any visible pixel is left out."
         if hidden > 1:
-            lost = f"{hidden} objects without any pixel of their own are left out."
+            lost = f"{hidden} objects without any visible pixel are left out."
     masks = pluralize(len(cases), "mask")
     if not pixels:
         return ValueNote(
             check="overlap",
-            text=f"In {masks}, annotated objects contain no center of a pixel, or are covered by "
-            f"background or by an area without objects. {lost}",
-            fix="No action is needed if they are mistakes. Otherwise, draw them larger, or list "
-            "them last.",
+            text=f"In {masks}, annotated objects do not contain the center of any pixel, or are "
+            f"covered by background or by an area without objects. {lost}",
+            fix="No action is needed if these objects are mistakes. Otherwise, draw them larger, "
+            "or list them last.",
             cases=tuple(cases),
         )
     return ValueNote(
@@ -173,7 +175,8 @@ def note_overlap(cases: Sequence[str], pixels: int, hidden: int) -> ValueNote:
         text=f"In {masks}, annotated objects overlap ({pixels} pixels). Each pixel belongs to the "
         f"object that is listed last. {lost}".rstrip(),
         fix="No action is needed if the objects lie behind each other in this order; otherwise "
-        "list those in front last. To count connected parts instead: --set labels.instances=false.",
+        "list those in front last. To count connected components instead: --set "
+        "labels.instances=false.",
         cases=tuple(cases),
     )
 
@@ -193,7 +196,7 @@ def note_void(reading: MaskReading) -> ValueNote:
 
 
 def note_background(reading: MaskReading, ordered: Sequence[int]) -> ValueNote:
-    """Return the note which value is taken for the background, as none is 0 or black.
+    """Return the note about which value is regarded as the background, since none is 0 or black.
 
     Args:
         ordered: Values of the classes, the background first.
@@ -204,7 +207,7 @@ def note_background(reading: MaskReading, ordered: Sequence[int]) -> ValueNote:
     return ValueNote(
         check="background",
         text=f"No pixel of the masks is {'black' if reading.are_colors else '0'}. The value "
-        f"{reading.show(first)} ({reading.share(first):.1%} of all pixels), {why}, is taken for "
-        "the background.",
+        f"{reading.show(first)} ({reading.share(first):.1%} of all pixels), {why}, is "
+        "regarded as the background.",
         fix=f"If another value is the background, list it first: {reading.setting(other)}.",
     )

@@ -1,4 +1,4 @@
-"""Objects that masks state: values that number them, and annotations with one shape for each."""
+"""Objects in masks: values that number them, and annotations with one shape for each."""
 
 from __future__ import annotations
 
@@ -79,8 +79,9 @@ def may_be_object_ids(reading: MaskReading) -> bool:
     """Return whether a few values that are read as classes may be numbers of objects.
 
     In nearly every mask, values count from 1 without gaps and each of them is a single connected
-    part, and the place of each varies. Organs, atlases and wells are always at the same place.
-    Colors may number objects if each is a single connected part, and most are in one mask only.
+    component, and its position varies. Organs, atlases and wells are always at the same place.
+    Colors may number objects if each is a single connected component, and most are in one mask
+    only.
     """
     several = [stats for stats in reading.cases if stats.parts_per_value]
     if len(several) < max(MIN_MASKS, MOSTLY * len(reading.cases)):
@@ -99,7 +100,7 @@ def may_be_object_ids(reading: MaskReading) -> bool:
 
 
 def _ids_of_several(reading: MaskReading) -> list[list[int]]:
-    """Return the possible object ids of the masks in which connected parts were counted."""
+    """Return the possible object ids of the masks in which connected components were counted."""
     pairs = zip(reading.cases, reading.ids, strict=True)
     return [own for stats, own in pairs if stats.parts_per_value]
 
@@ -115,7 +116,7 @@ def _are_anywhere(cases: Sequence[CaseStats]) -> bool:
             by_value.setdefault(value, []).append(center)
     recurring = [own for own in by_value.values() if len(own) > 1]
     if len({len(center) for own in recurring for center in own}) != 1:
-        return False  # Nothing recurs, or there are images beside volumes.
+        return False  # Nothing recurs, or there are both images and volumes.
     # An estimate from few masks is too small by chance, hence the division by their number - 1.
     own = np.sqrt(np.mean([np.var(centers, axis=0, ddof=1) for centers in recurring], axis=0))
     of_all = np.concatenate(recurring).std(axis=0, ddof=1)
@@ -127,7 +128,8 @@ def state_objects(cases: Sequence[CaseStats], wanted: bool | None) -> bool:
     """Return whether the shapes of annotations are objects.
 
     They are if nearly all are connected, and some mask has several of one class. Shapes that each
-    consist of many parts, such as one annotation for all vessels of an image, are areas of a class.
+    consist of many components, such as one annotation for all vessels of an image, are areas of a
+    class.
 
     Args:
         wanted: Setting of the user, which takes precedence; None: as the shapes suggest.
@@ -143,8 +145,9 @@ def state_objects(cases: Sequence[CaseStats], wanted: bool | None) -> bool:
 def number_objects(cases: Sequence[CaseStats], space: LabelSpace) -> bool:
     """Return whether the values of masks that are read as object ids number objects.
 
-    They do if any mask has more than one of them. An id of several parts is then one object in all
-    masks. Masks of a single value mark the foreground; their objects are its connected parts.
+    They do if any mask has more than one of them. An id of several components is then one object in
+    all masks. Masks of a single value mark the foreground; their objects are its connected
+    components.
     """
     if space.threshold is None or not space.states_objects:
         return False

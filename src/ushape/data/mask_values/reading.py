@@ -18,7 +18,7 @@ NEARLY_WHITE = 250
 """Lowest gray value that means the same as 255 if no file has both."""
 
 MOSTLY_FRAMED = 0.75
-"""Share of masks with a value at their border above which it is taken for the background."""
+"""Share of masks with a value at their border above which it is regarded as the background."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class MaskReading:
     """Whether the values are color codes, because encodings differ or masks have colors."""
 
     ignore: int | None = None
-    """Value of pixels without annotation, as the user states it; they are not counted."""
+    """Value of pixels without annotation, as the user specifies it; they are not counted."""
 
     @cached_property
     def counts(self) -> list[dict[int, int]]:
@@ -47,7 +47,7 @@ class MaskReading:
         """Value of the background if the others number objects: 0, or a negative lowest value.
 
         The latter must be the most common one at the border of nearly all masks. Otherwise it may
-        stand for pixels without annotation.
+        mark pixels without annotation.
         """
         lowest = min(self.total, default=0)
         framed = sum(stats.frame_value == lowest for stats in self.cases)
@@ -135,7 +135,7 @@ def read_values(cases: Sequence[CaseStats], ignore: int | None = None) -> MaskRe
     """Decide whether masks are compared by their stored values or by the colors that they show.
 
     Args:
-        ignore: Value of pixels without annotation, as the user states it.
+        ignore: Value of pixels without annotation, as the user specifies it.
     """
     stored = MaskReading(cases, are_colors=False, ignore=ignore)
     shown = MaskReading(cases, are_colors=True, ignore=ignore)
@@ -169,7 +169,7 @@ def _agree(cases: Sequence[CaseStats]) -> bool:
 
 
 def _have_conflict(cases: Iterable[CaseStats]) -> bool:
-    """Return whether an index stands for different colors in two files."""
+    """Return whether an index has different colors in two files."""
     color_of: dict[int, tuple[int, int, int]] = {}
     for stats in cases:
         for index, color in enumerate(stats.encoding.palette or ()):

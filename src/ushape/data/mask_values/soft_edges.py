@@ -27,7 +27,7 @@ MIN_CLASS = 5e-4
 """Share of the pixels below which a value is not a class in masks with compression noise."""
 
 MAX_BLURRED = 0.2
-"""Largest share of pixels halfway between two classes that are not beside both of them."""
+"""Largest share of pixels halfway between two classes that are not adjacent to both of them."""
 
 APART = 40.0
 """Smallest distance of two classes in masks with soft edges."""
@@ -69,7 +69,8 @@ class SoftClasses:
     """Ids of the cases whose masks have other values as well."""
 
     moved_share: float
-    """Share of all pixels that have another value, and belong to the class with the nearest."""
+    """Share of all pixels that have another value, and belong to the class with the nearest
+    value."""
 
     unsure_share: float
     """Share of all pixels that lie halfway between two classes."""
@@ -81,7 +82,7 @@ def find_soft_classes(
     """Find the classes of masks with soft edges; None if all values are classes.
 
     Args:
-        known: Values of the classes, if the data state them.
+        known: Values of the classes, if the dataset defines them.
 
     Raises:
         DataError: if the masks have soft edges, and the class of a pixel is ambiguous.
@@ -131,7 +132,8 @@ def find_soft_classes(
 def _noisy_extremes(total: Mapping[int, int]) -> tuple[int, ...]:
     """Return black and white if all values are one of them with compression noise, else ().
 
-    White must have noise: 255 beside a few small values may be ignored pixels beside classes.
+    White must have noise: 255 together with a few small values may mark ignored pixels among
+    classes.
     """
     white = 255
     ends = [[value for value in total if abs(value - end) <= 2 * NOISE] for end in (0, white)]
@@ -243,10 +245,10 @@ def _ambiguous(reading: MaskReading, values: np.ndarray, reason: str) -> DataErr
             "the nearest of these values"
         )
     return DataError(
-        f"The masks have values between those of the classes, from soft edges or lossy compression "
-        f"such as JPEG, and the class of a pixel is ambiguous: {reason}.\n"
-        f"{value_histogram(reading.total, show=reading.show)}",
+        "The masks have values between those of the classes, due to soft edges or lossy "
+        "compression such as JPEG, so the class of a pixel is ambiguous: "
+        f"{reason}.\n{value_histogram(reading.total, show=reading.show)}",
         code="ambiguous_soft_edges",
-        hint="Export the masks again without antialiasing and not as JPEG. If that is impossible: "
-        f"{how}.{state_all_classes(len(reading.total))}",
+        hint="Export the masks again, without antialiasing and not as JPEG. If that is "
+        f"impossible: {how}.{state_all_classes(len(reading.total))}",
     )

@@ -79,7 +79,7 @@ def test_kinds_of_images_are_not_groups():
     ids = [f"{kind}_{number:02d}" for kind in ("control", "treated") for number in range(20)]
     found = infer(cases(*ids), unlike)
     assert (found.kind, len(set(groups_of(found)))) == ("single", 40)
-    assert "control, treated are taken for kinds of images" in found.text
+    assert "control, treated are regarded as kinds of images" in found.text
 
 
 def test_videos_are_groups_if_their_images_are_alike():
@@ -105,7 +105,7 @@ def test_images_of_close_numbers_are_a_group_if_they_are_alike():
     found = infer(members, exposure)
     assert [len(set(groups_of(found)[n : n + 3])) for n in range(0, 36, 3)] == [1] * 12
     assert len(set(groups_of(found))) == 12
-    assert "exp1, exp2, exp3 are taken for kinds of images" in found.description
+    assert "exp1, exp2, exp3 are regarded as kinds of images" in found.description
     assert "--groups" in found.description
     assert set(groups_of(infer(members, unlike))) == {"exp1", "exp2", "exp3"}
     renamed = cases(*(case.id.replace("exp", "patient") for case in members))
@@ -149,7 +149,7 @@ def test_groups_of_a_table_take_precedence():
     stated = [Case(id=f"p1/{n}", image=Path("x"), group="ab"[n % 2]) for n in range(4)]
     found = infer(stated, unlike)
     assert (found.kind, groups_of(found)) == ("table", ["a", "b", "a", "b"])
-    assert found.description == "Groups: 2, as stated (2 images each)."
+    assert found.description == "Groups: 2, as defined by the dataset (2 images each)."
 
 
 def test_groups_of_few_images_are_kept():

@@ -209,7 +209,7 @@ def test_table_of_other_columns_is_no_layout(put, tmp_path):
     put("images/a.png")
     put("masks/a.png", BOX)
     put("patients.csv", "patient,age\n1,40\n")
-    assert discover(tmp_path).layout == "images/ beside masks/"
+    assert discover(tmp_path).layout == "images/ next to masks/"
     with pytest.raises(DataError) as error:
         discover(tmp_path / "patients.csv")
     assert error.value.code == "missing_columns"
@@ -655,8 +655,14 @@ def test_coco_file_with_mistakes_is_refused(put, tmp_path, changes, code):
         ([[1, 2, 3, 4, 5, 1e9]], r"a polygon reaches to 1e\+09"),
         ([[1, 2, 3, 4, 5, float("nan")]], "a polygon reaches to nan"),
         ("text", "cannot be drawn"),
-        ({"size": [4, 4], "counts": [0, 16]}, r"has the size \[4, 4\], the image \[8, 8\]"),
-        ({"size": [8, 8], "counts": [0, 16]}, "its runs have 16 pixels in total, the image 64"),
+        (
+            {"size": [4, 4], "counts": [0, 16]},
+            r"its size is \[4, 4\], but that of the image is \[8, 8\]",
+        ),
+        (
+            {"size": [8, 8], "counts": [0, 16]},
+            "its runs have 16 pixels in total, but the image has 64",
+        ),
         ({"size": [8, 8], "counts": [70, -6]}, "a run has a negative length"),
         ({"size": [8, 8], "counts": "b0"}, "its runs have 18 pixels"),
         ({"size": [8, 8], "counts": "bo"}, "end in the middle"),
