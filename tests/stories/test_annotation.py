@@ -66,7 +66,7 @@ def test_strokes_on_one_image_are_enough_to_predict_the_next(images, ushape, tmp
     assert ended.code == 0, ended.error
     assert "128 = ignored (95.9%)" in ended.output
     assert "Warning" not in ended.output.replace("Warning: only", "").replace("Warning: hardly", "")
-    assert "No image is kept for the score" in ended.output
+    assert "No images are held out for testing" in ended.output
     assert not (run / "report.html").exists()
     ended = ushape("predict", run, images[1].image, "-o", tmp_path / "out")
     assert ended.code == 0, ended.error

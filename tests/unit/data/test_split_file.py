@@ -1,4 +1,4 @@
-"""A split that the user states in a file."""
+"""A split that the user defines in a file."""
 
 import json
 from dataclasses import replace
@@ -118,7 +118,7 @@ def test_split_file_may_lack_parts_that_are_not_needed(tmp_path):
     )
     found = load_given_splits(path, cases, needed=("train",))
     assert (len(found.train), found.validation, found.test) == (6, (), ())
-    assert "No image is kept for the score" in found.text
+    assert "No images are held out for testing" in found.text
     with pytest.raises(DataError) as error:
         load_given_splits(path, cases, needed=("train", "test"))
     assert error.value.code == "empty_part"

@@ -411,8 +411,8 @@ def test_split_without_test_and_validation_trains_on_everything():
     found = split(make_cases([1]), config=config)
     assert (found.train, found.validation, found.test) == (("g000/0",), (), ())
     assert found.validated == found.train
-    assert "No image is kept for validation" in found.text
-    assert "No image is kept for the score" in found.text
+    assert "No images are held out for validation" in found.text
+    assert "No images are held out for testing" in found.text
 
 
 @pytest.mark.parametrize("kind", ["folder", "stack"])
@@ -435,7 +435,7 @@ def test_split_keeps_a_stated_test_set_and_trains_on_all_other_cases():
     found = split(cases, config=SplitConfig(test_fraction=0, validation_fraction=0))
     assert (found.train, found.validation) == (("g000/0",), ())
     assert found.test == ("g001/0", "g001/1")
-    assert "No image is kept for the score" not in found.text
+    assert "No images are held out for testing" not in found.text
 
 
 @pytest.mark.parametrize("kind", ["folder", "stack"])

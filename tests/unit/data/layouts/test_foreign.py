@@ -1,4 +1,4 @@
-"""Formats that are recognized, but not read."""
+"""Formats that are recognized but not supported."""
 
 import zipfile
 

@@ -1,4 +1,4 @@
-"""Images and masks in folders that the user names."""
+"""Images and masks in folders that the user specifies."""
 
 import pytest
 

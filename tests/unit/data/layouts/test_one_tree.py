@@ -1,4 +1,4 @@
-"""Images and masks beside each other."""
+"""Images and masks next to each other."""
 
 import numpy as np
 import pytest

@@ -84,7 +84,7 @@ def test_regions_are_classes_by_name(tmp_path):
     assert [(mask == 2).sum() for mask in codes] == [9, 9, 0]
     notes = "\n".join(found.notes)
     assert "not all 3 structure sets have spleen (2)" in notes
-    assert "named background: Background (1), empty (1), isocenter (1)" in notes
+    assert "name is background: Background (1), empty (1), isocenter (1)" in notes
     assert "labels.names=[background, Liver]" in notes
 
 
