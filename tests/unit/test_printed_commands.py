@@ -150,5 +150,5 @@ def unquoted():
 def test_paths_in_commands_are_quoted():
     # The candidates of a layout have quoted their paths before.
     assert set(unquoted()) <= {
-        ("candidates.py", name) for name in ("images", "one.argument", "one.candidate.argument")
+        ("candidates.py", name) for name in ("images", "one.argument", "content.candidate.argument")
     }
