@@ -14,7 +14,7 @@ _received: list[int] = []
 
 SPIN_COUNT = 10_000
 """How long threads of GNU OpenMP spin before they sleep. Without other programs, this costs up to
-3 %; if other programs use the processor, it is up to 9 times as fast as the default."""
+3%; if other programs use the processor, it is up to 9 times as fast as the default."""
 
 
 def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:

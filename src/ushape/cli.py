@@ -104,7 +104,7 @@ def _read_keywords(name: str, source: str) -> list[tuple[str, str]]:
 
 
 class Command(TyperCommand):
-    """Command that explains values which an option cannot have in plain words."""
+    """Command that explains invalid option values in plain words."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
@@ -155,7 +155,7 @@ def _with_help(parameter: inspect.Parameter, docs: dict[str, str]) -> inspect.Pa
 
 
 def call(name: str, /, *arguments: Any, **options: Any) -> Any:
-    """Call a public function with the options that were given or have a default."""
+    """Call a public function with the options that were specified or have a default."""
     given = {key: value for key, value in options.items() if value is not None}
     require_address_space()
     return load_function(name)(*arguments, **given)
@@ -564,7 +564,7 @@ def _refuse_table_value(arguments: Sequence[str]) -> None:
     for option, value in itertools.pairwise(arguments):
         if option == "--table" and value in ("basic", "full") and not Path(value).exists():
             raise UshapeError(
-                f"--table takes no value, so {value!r} would be the path of an image.",
+                f"--table takes no value, so {value!r} would be read as the path of an image.",
                 code="option_takes_no_value",
                 hint=f"Write: --table --columns {value}",
             )

@@ -277,14 +277,14 @@ def _parse_yaml(text: str, *, source: str) -> Any:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Safe loader that refuses a key that stands twice in a section."""
+    """Safe loader that rejects a key that occurs twice in a section."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    problem=f"the key {key.value} stands twice", problem_mark=key.start_mark
+                    problem=f"the key {key.value} occurs twice", problem_mark=key.start_mark
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)

@@ -44,10 +44,10 @@ class _Terminal(io.FileIO):
 
 
 def outlive_terminal() -> None:
-    """Let the command go on without output if its terminal is closed, as after `disown`.
+    """Let the command continue without output if its terminal is closed, as after `disown`.
 
     Most commands end then, because they receive SIGHUP. Those that do not would end at their next
-    line of output, in the middle of a training. Output that goes to a file or a pipe still fails.
+    line of output, in the middle of training. Writing to a file or a pipe still fails.
     """
     if sys.platform == "win32":
         return

@@ -189,7 +189,7 @@ def explained(error: Exception) -> UshapeError | None:
         hint = "Check the path, the free space and the permissions."
         if is_disk_full(error):
             hint = (
-                "Free some space on this disk. A training or evaluation that was interrupted "
+                "Free some space on this disk. An interrupted training run or evaluation "
                 f"continues with `ushape resume {_run_above(error.filename)}`."
             )
         return UshapeError(f"{place}{error.strerror}.", code="system_error", hint=hint)

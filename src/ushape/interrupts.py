@@ -14,7 +14,7 @@ REPEAT = "To continue, run the same command again."
 class Terminated(KeyboardInterrupt):
     """The system asked the command to end, with SIGTERM or SIGHUP.
 
-    It is treated like Ctrl-C, except that a training ends at once.
+    It is treated like Ctrl-C, except that training ends at once.
 
     Args:
         signal_number: Number of the signal.

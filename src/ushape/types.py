@@ -79,7 +79,7 @@ class ShapesMask:
     path: Path
     format: ShapesFormat
     image: Path
-    """The image, for files that do not state its size."""
+    """The image, for files that do not contain its size."""
 
     entry: str = ""
     """Name of the image in a file of several images, otherwise ''."""
@@ -89,7 +89,7 @@ class ShapesMask:
     are not listed are not drawn."""
 
     box: Box | None = None
-    """Part of the slide that is drawn; None for all of the image."""
+    """Region of the slide that is drawn; None for the whole image."""
 
     scale: tuple[float, float] = (1.0, 1.0)
     """Number of pixels along y and x, on the grid of `box`, for each pixel of the file's shapes."""
@@ -130,7 +130,7 @@ Mask = Path | MaskParts | CocoMask | ShapesMask | MaskPage | MaskBox
 """Location of a mask; `io.annotations.read_annotation` reads each kind."""
 
 Split = Literal["", "train", "validation", "test"]
-"""Part of the split that the dataset assigns to a case; '' if it assigns none."""
+"""Subset (such as training or test) that the dataset assigns to a case; '' if it assigns none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ class Case:
     """Group that the case belongs to (patient, car); '' until groups are inferred."""
 
     channels: tuple[Path, ...] = ()
-    """Further files of the same size, whose channels follow those of `image`."""
+    """Additional files of the same size, whose channels follow those of `image`."""
 
     page: int | None = None
     """Number of the page (plane) of `image`, or of its channel if that is a volume in time, from 0,
@@ -161,7 +161,7 @@ class Case:
 
     split: Split = ""
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Values of further columns of a table, by column name."""
+    """Values of additional columns of a table, by column name."""
 
     origin: tuple[str, str] | None = None
     """URLs of the files of the image and a checksum of their versions, if `image` is a temporary
@@ -187,19 +187,19 @@ GridRemark = Literal[
 - cropped: the mask covers another part of the same grid;
 - resampled: the mask has another spacing or direction, so the nearest of its pixels are used;
 - shifted: the positions differ by less than half a pixel, which was ignored;
-- unpositioned: one of the files states no real position, so pixels are compared by their index;
+- unpositioned: one of the files has no real position, so pixels are compared by their index;
 - sheared: the axes of a file are slightly off right angles, which was corrected;
-- no_spacing: a file states no spacing, so 1 mm is assumed;
+- no_spacing: a file has no spacing, so 1 mm is assumed;
 - no_spacing_x, _y, _z: the spacing along this axis of a file is 0 or no number, so 1 mm is assumed;
 - negative_spacing: a spacing is negative, and its absolute value is used.
 """
 
 
 LengthUnit = Literal["", "meter", "mm", "micron"]
-"""Unit of lengths in a file; "" if it states none."""
+"""Unit of lengths in a file; "" if it has none."""
 
 UNIT_MM: Mapping[LengthUnit, float] = {"": 1.0, "meter": 1e3, "mm": 1.0, "micron": 1e-3}
-"""Length of each unit in mm; files that state none are read as mm."""
+"""Length of each unit in mm; files without a unit are read as mm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +225,8 @@ class Grid:
     """What was corrected in the file's header."""
 
     unit: LengthUnit = field(default="mm", compare=False)
-    """Unit of a NIfTI file. Masks that are written as NIfTI state their position in the same one,
-    because programs such as nibabel compare the numbers only."""
+    """Unit of a NIfTI file. Masks that are written as NIfTI store their position in the same unit,
+    because programs such as nibabel compare only the numbers."""
 
     @property
     def matrix(self) -> np.ndarray:
@@ -247,7 +247,7 @@ TiffTag = tuple[int, int, int, Any, bool]
 
 @dataclass(frozen=True, kw_only=True)
 class TiffMetadata:
-    """What a TIFF states about the place of its pixels, to be repeated in its prediction."""
+    """Georeference, axes and scale of a TIFF, which are copied to its prediction."""
 
     geo_tags: tuple[TiffTag, ...] = ()
     """Tags of GeoTIFF: coordinate system, and position and size of the pixels on the earth."""
@@ -271,10 +271,10 @@ class Pixels:
 
     palette: Palette | None = None
     spacing_mm: tuple[float, ...] | None = None
-    """Distance between pixel centers along each axis of S, if the file states it."""
+    """Distance between pixel centers along each axis of S, if the file contains it."""
 
     grid: Grid | None = None
-    """Position in the patient, if the file states it."""
+    """Position in the patient, if the file contains it."""
 
     alpha: np.ndarray | None = None
     """(*S) opacity of each pixel, if the file has an alpha channel."""
@@ -357,7 +357,7 @@ class MaskEncoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Instances:
-    """Annotated objects of an image, for masks that state each object beside its class."""
+    """Annotated objects of an image, for masks that mark each object in addition to its class."""
 
     numbers: np.ndarray
     """(*S) int32 number of the object of each pixel, 0 outside of objects."""
@@ -382,7 +382,7 @@ class MaskPixels:
 
     encoding: MaskEncoding = field(default_factory=MaskEncoding)
     grid: Grid | None = None
-    """Position in the patient, if the file states it."""
+    """Position in the patient, if the file contains it."""
 
     remarks: frozenset[GridRemark] = frozenset()
     """What was done to bring the mask onto the grid of its image."""
@@ -393,7 +393,7 @@ class MaskPixels:
     """Sentences about shapes that may not have been drawn as they were meant."""
 
     instances: Instances | None = None
-    """The annotated objects; None if the mask states only the class of each pixel."""
+    """The annotated objects; None if the mask contains only the class of each pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -530,7 +530,7 @@ def select_cases(facts: Iterable[OfCase], ids: Iterable[str]) -> list[OfCase]:
     """Return what is known about the cases of some ids, in the order of these.
 
     Args:
-        ids: Ids of cases that are among those of the facts, such as a part of `Splits`.
+        ids: Ids of cases that are among those of the facts, such as a subset of `Splits`.
     """
     by_id = {fact.case.id: fact for fact in facts}
     return [by_id[case_id] for case_id in ids]

@@ -1,4 +1,4 @@
-"""Short trials in 2D, 2.5D and 3D, by which a training on volumes decides between them."""
+"""Short trials that decide between 2D, 2.5D and 3D before training on volumes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from ushape.training.trials import run_trial
 from ushape.types import CaseFacts, select_cases
 
 FAILURES = ("out_of_memory", "loss_not_finite")
-"""Codes of errors of a network that cannot be trained, while another one may be."""
+"""Error codes of networks that cannot be trained, although another candidate may be."""
 
-BEGIN_AGAIN = "The trials were removed. Run the same command to begin again."
-"""Hint after a trial that has ended early."""
+BEGIN_AGAIN = "The trials were removed. Run the same command again to start over."
+"""Hint after a trial that ended early."""
 
 
 class Replan(Protocol):
@@ -63,7 +63,7 @@ def compare_slices(
     if not planned.compared or training_budget_s(planned.plan, clock.elapsed_s) is None:
         return planned
     if not has_foreground(found, planned.splits.validated):
-        console.say("2D and 3D are not compared, since no validation image has foreground.")
+        console.say("2D and 3D are not compared, because no validation image has foreground.")
         return planned
     plans = {None: planned} | _plan_others(planned, replan)
     whole_s, count = training_budget_s(planned.plan, clock.elapsed_s), len(plans)
@@ -76,14 +76,14 @@ def compare_slices(
         trials = _run_all(found, plans, run, folder, budget_s, console)
     text = describe_trials(trials, budget_s, planned.results[0].fact)
     best = best_trial(trials).slices
-    final = replan(best, plans[best].measured)  # In the time that is left.
+    final = replan(best, plans[best].measured)  # In the remaining time.
     results = (replace(final.results[0], text=text), *final.results[1:])
     plan = replace(final.plan, reasons=tuple(result.text for result in results))
     return replace(final, plan=plan, results=results)
 
 
 def _plan_others(planned: Planned, replan: Replan) -> dict[int | None, Planned]:
-    """Make the plans of all candidates but 3D, so that errors come before the first trial."""
+    """Plan all candidates except 3D, so that errors occur before the first trial."""
     plans: dict[int | None, Planned] = {}
     for slices in planned.compared:
         try:
@@ -91,8 +91,8 @@ def _plan_others(planned: Planned, replan: Replan) -> dict[int | None, Planned]:
                 plans[slices] = replan(slices, Measured())
         except UshapeError as error:
             error.advice += (
-                f" This was found while planning {name_slices(slices)}; to train in 3D without a "
-                "comparison: --set preprocessing.slices=null."
+                f" The error occurred while planning {name_slices(slices)}; to train in 3D without "
+                "a comparison, use --set preprocessing.slices=null."
             )
             raise
     return plans
@@ -119,7 +119,7 @@ def _run_all(
     budget_s: float,
     console: Console,
 ) -> list[Trial]:
-    """Run the trials below a folder; those of networks that cannot be trained are left out."""
+    """Run the trials in a folder, and skip those of networks that cannot be trained."""
     trials: list[Trial] = []
     for slices, planned in plans.items():
         console.say(f"Trial in {name_slices(slices)}, {budget_s:.0f} s:")
@@ -130,7 +130,7 @@ def _run_all(
             is_last = slices == list(plans)[-1]
             if error.code not in FAILURES or (is_last and not trials):
                 raise
-            console.say(f"The trial in {name_slices(slices)} is left out: {error.message}")
+            console.say(f"The trial in {name_slices(slices)} is skipped: {error.message}")
         else:
             trials.append(Trial(slices, dice, precision))
     return trials

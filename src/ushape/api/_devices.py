@@ -1,4 +1,4 @@
-"""Devices of this machine, each with one training at a time."""
+"""Devices of this machine, each of which trains one model at a time."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass
 class Devices:
-    """Devices that run one process each at a time."""
+    """Devices, each of which runs one process at a time."""
 
     names: Sequence[str]
-    """cpu, cuda:0, cuda:1, ...; a device that is named twice runs two processes."""
+    """cpu, cuda:0, cuda:1, ...; a device that is listed twice runs two processes."""
 
     _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -40,7 +40,7 @@ class Devices:
         """Read a list such as "cuda:0,cuda:1".
 
         Raises:
-            ConfigError: if a device is unknown, or its index not a number.
+            ConfigError: if a device is unknown, or if its index is not a number.
         """
         names = [name.strip() for name in text.split(",")]
         for name in names:
@@ -56,8 +56,8 @@ class Devices:
                     f"The device {name!r} in --device {text} has a number, but only GPUs of type "
                     "cuda are numbered.",
                     code="unknown_device",
-                    hint=f"Use {kind}. A device that is named twice, as in --device cpu,cpu, runs "
-                    "two trainings at the same time.",
+                    hint=f"Use {kind}. A device that is listed twice, as in --device cpu,cpu, "
+                    "trains two models at the same time.",
                 )
         return cls(names)
 
@@ -65,8 +65,8 @@ class Devices:
         """Check that this machine has all of the devices.
 
         Raises:
-            PlanError: if it has none of a type.
-            ConfigError: if it has fewer than the number of one.
+            PlanError: if it has no device of one of the types.
+            ConfigError: if a device has an index that this machine does not have.
         """
         for name in self.names:
             kind, _, number = name.partition(":")
@@ -76,12 +76,12 @@ class Devices:
                     f"{name} is not available: this machine has "
                     f"{pluralize(torch.cuda.device_count(), 'GPU')}, and the first one is cuda:0.",
                     code="unknown_device",
-                    hint="Name other devices with --device.",
+                    hint="Choose other devices with --device.",
                 )
 
     @property
     def are_separate(self) -> bool:
-        """Whether the runs need processes of their own."""
+        """Whether the runs need separate processes."""
         return len(self.names) > 1 or ":" in self.names[0]
 
     def share(self, cores: int) -> int:
@@ -89,7 +89,7 @@ class Devices:
         return max(1, cores // len(self.names))
 
     def at_once(self, count: int) -> int:
-        """Return how many of so many trainings run at the same time."""
+        """Return how many of `count` runs are trained at the same time."""
         return min(count, len(self.names))
 
     def environment(self, name: str) -> dict[str, str | None]:
@@ -104,13 +104,13 @@ class Devices:
         }
 
     def run(self, jobs: Sequence[Job], console: Console) -> None:
-        """Run all jobs, each on the device that is free first.
+        """Run all jobs, each on the next device that becomes free.
 
         Every Ctrl-C is passed on to the processes; once they have ended, it is raised again.
         SIGTERM has the same effect.
 
         Raises:
-            RunError: if a job fails; running jobs are completed and no other is started.
+            RunError: if a job fails; running jobs are completed, and no others are started.
         """
         free: queue.Queue[str] = queue.Queue()
         for name in self.names:
@@ -136,7 +136,7 @@ class Devices:
         while True:
             number = getattr(interrupt, "signal_number", signal.SIGINT)
             for process in list(self._running) if os.name == "posix" else ():
-                process.send_signal(number)  # On Windows the terminal has done it.
+                process.send_signal(number)  # On Windows, the terminal has sent it.
             try:
                 wait(pending)
                 return
@@ -155,7 +155,7 @@ class Devices:
             raise RunError(
                 f"{job.name} failed on {device}, log in {job.log}:\n{end_of_log(job.log)}",
                 code="fold_failed",
-                hint="Correct the cause and repeat the command; what is finished is kept.",
+                hint="Fix the cause and repeat the command; finished jobs are kept.",
             )
         console.say(f"{job.name}: finished")
 
@@ -183,7 +183,7 @@ class Devices:
 
 
 def _raise_all(errors: Sequence[BaseException]) -> None:
-    """Raise an error that names all trainings that have failed, if there are any."""
+    """Raise an error that lists all training jobs that failed, if there are any."""
     for error in errors:
         if not isinstance(error, RunError):
             raise error
@@ -192,18 +192,18 @@ def _raise_all(errors: Sequence[BaseException]) -> None:
         raise RunError(
             "\n".join(texts),
             code="fold_failed",
-            hint="Correct the cause and repeat the command; what is finished is kept.",
+            hint="Fix the cause and repeat the command; finished jobs are kept.",
         )
 
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C, so that no process is left running; the command does it always."""
+    """Treat SIGTERM like Ctrl-C, so that no process keeps running; commands always do this."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         if before is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # Signals belong to the main thread.
+    except ValueError:  # Only the main thread can handle signals.
         yield
         return
     try:

@@ -1,4 +1,4 @@
-"""Trainings of a series as processes of their own, on this machine or on a cluster."""
+"""Train the runs of a series in separate processes, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ JOBS = "jobs"
 
 
 class Runner(Protocol):
-    """What trains in processes of their own: devices of this machine, or jobs."""
+    """Trains models in separate processes: on devices of this machine, or as jobs."""
 
     def at_once(self, count: int) -> int:
-        """Return how many of so many trainings run at the same time."""
+        """Return how many of `count` runs are trained at the same time."""
 
     def run(self, jobs: Sequence[Job], console: Console) -> None:
-        """Run the trainings, or submit them if they are not in a queue yet."""
+        """Run the jobs, or submit them if they are not in a queue yet."""
 
 
 def refuse_own_code(recipe: Recipe) -> None:
-    """Raise ConfigError if the recipe contains Python code, which other processes do not have."""
+    """Raise ConfigError if the recipe contains Python code, which other processes cannot load."""
     if recipe.code is not None:
         raise ConfigError(
-            f"{recipe.code.name} cannot be trained in a process of its own.",
+            f"{recipe.code.name} cannot be trained in a separate process.",
             code="custom_code_several_devices",
-            hint="Give a single device, without --submit; a recipe in a Python file is trained in "
+            hint="Use a single device, without --submit; a recipe in a Python file is trained in "
             "one process.",
         )
 
@@ -62,7 +62,7 @@ def training_job(
     *,
     splits: Path | None = None,
 ) -> Job:
-    """Return a training as a command in a process of its own, and write its recipe.
+    """Return a training run as a command for a separate process, and write its recipe.
 
     Raises:
         ConfigError: if the recipe contains Python code.
@@ -84,17 +84,17 @@ def training_job(
 
 
 def machine_of_jobs(runner: Runner, devices: Devices) -> Machine:
-    """Return the machine for which trainings are planned before they are started.
+    """Return the machine for which runs are planned before they are started.
 
-    Trainings that run on this machine at the same time share its cores and its main memory. The
-    nodes of a cluster are not known. They are assumed to have enough memory, and a device of each
-    type, so that nothing is refused or reduced that may be possible there.
+    Runs that are trained on this machine at the same time share its cores and its main memory. The
+    nodes of a cluster are not known; they are assumed to have enough memory, and a device of each
+    type, so that nothing is rejected or reduced that may be possible there.
 
     Args:
         devices: Devices that are used at the same time; all are of one type.
 
     Raises:
-        PlanError: if the trainings run on this machine, and it has no such device.
+        PlanError: if models are trained on this machine, and it has no such device.
     """
     device = devices.names[0].partition(":")[0]
     if not isinstance(runner, SlurmJobs):
@@ -106,7 +106,7 @@ def machine_of_jobs(runner: Runner, devices: Devices) -> Machine:
 
 
 def without_measuring(recipe: Recipe) -> Recipe:
-    """Return a recipe with epochs and a rate, so that planning measures no speed."""
+    """Return a recipe with fixed epochs and learning rate, so that planning measures no speed."""
     if recipe.train.minutes is not None:
         recipe = replace(recipe, train=replace(recipe.train, minutes=None, epochs=1))
     return with_some_rate(recipe)
@@ -115,11 +115,11 @@ def without_measuring(recipe: Recipe) -> Recipe:
 def choose_runner(
     folder: Path, config: JobConfig | None, devices: Devices, count: int
 ) -> tuple[Runner | None, Devices]:
-    """Return what trains so many runs in processes of their own.
+    """Return the runner that trains these runs in separate processes.
 
     Args:
         folder: Folder of the runs.
-        config: What the jobs request, or None if the trainings are not jobs.
+        config: What the jobs request, or None if the runs are not trained as jobs.
 
     Returns:
         The runner, or None if this process trains one run after another; and the devices of this
@@ -153,14 +153,13 @@ def choose_runner(
 def run_unfinished(
     runner: Runner, runs: Sequence[Run], jobs: Sequence[Job], console: Console, noun: str
 ) -> RunError | None:
-    """Run the trainings that are not finished; there is a job for each run.
+    """Train the runs that are not finished; there is one job for each run.
 
     Args:
         noun: What a run is, such as "fold".
 
     Returns:
-        The error of trainings that have failed, which is to be raised once the finished ones are
-        summed up.
+        The error of runs that failed, which is to be raised once the finished ones are summarized.
     """
     unfinished = []
     for run, job in zip(runs, jobs, strict=True):

@@ -24,7 +24,7 @@ from typing import Any
 from ushape.errors import RunError
 
 BEAT_S, SILENT_S = 2.0, 60.0
-"""Seconds between two signs of life, and without one until a program counts as lost."""
+"""Seconds between two heartbeats, and without one until a program is considered lost."""
 
 LEAVE_S = 20.0
 """Seconds that the first program waits at its end for the others."""
@@ -42,7 +42,7 @@ GROUP = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Place of this program among those of a launcher."""
+    """Position of this program among those of a launcher."""
 
     rank: int
     count: int
@@ -62,13 +62,13 @@ class Place:
     """Whether the launcher itself provides the store, as torchrun does."""
 
     attempt: str = ""
-    """Number of times that the launcher has started the programs again."""
+    """Number of times that the launcher has restarted the programs."""
 
 
 def find_place(environment: Mapping[str, str]) -> Place | None:
-    """Return the place that a launcher has stated in the environment; None if there is no other.
+    """Return the position that a launcher has set in the environment; None for a single program.
 
-    A script of SLURM that calls the command without srun is a single program.
+    A SLURM script that calls the command without srun is a single program.
     """
     if int(environment.get("WORLD_SIZE", 1)) > 1 and "RANK" in environment:
         count = int(environment["WORLD_SIZE"])
@@ -98,7 +98,7 @@ def find_place(environment: Mapping[str, str]) -> Place | None:
 
 
 def first_node(nodes: str) -> str:
-    """Return the first name of a list of SLURM, such as gpu[03-07,12],cpu1."""
+    """Return the first name of a SLURM list, such as gpu[03-07,12],cpu1."""
     first = re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes)
     return first.split(",")[0]
 
@@ -118,11 +118,11 @@ def _tasks_here(environment: Mapping[str, str], count: int) -> int:
 class Exchange:
     """Messages between the programs of a launcher.
 
-    A thread of its own uses the store, because calls of the store cannot be interrupted: so Ctrl-C
-    ends a program also while it waits for another one.
+    A separate thread uses the store, because calls to the store cannot be interrupted. Ctrl-C
+    therefore also ends a program while it waits for another one.
 
     Args:
-        place: Place of this program.
+        place: Position of this program.
 
     Raises:
         RunError: if there is no connection to program 0.
@@ -131,7 +131,7 @@ class Exchange:
     def __init__(self, place: Place):
         self.place = place
         self.attempts = itertools.count()
-        """Numbers of the attempts that are left; the same in all programs."""
+        """Numbers of the remaining attempts; the same in all programs."""
         self._calls: queue.SimpleQueue[tuple[Callable[[Any], Any], Future[Any]]] = (
             queue.SimpleQueue()
         )
@@ -146,7 +146,7 @@ class Exchange:
             raise
 
     def close(self) -> None:
-        """Show no more signs of life."""
+        """Stop sending heartbeats."""
         self._ended.set()
 
     def put(self, key: str, values: Any) -> None:
@@ -174,7 +174,7 @@ class Exchange:
                 time.sleep(0.1)
 
     def refuse_silent(self, rank: int) -> None:
-        """Raise RunError if a program has shown no sign of life for a while."""
+        """Raise RunError if a program has not sent a heartbeat for a while."""
         key = f"beat-{rank}"
         beat = self._call(lambda store: store.get(key) if store.check([key]) else b"")
         now = time.monotonic()
@@ -194,11 +194,11 @@ class Exchange:
         self._calls.put((function, answer))
         try:
             return _wait_for(answer, SILENT_S)
-        except (RuntimeError, TimeoutError):  # The connection was closed, or is silent.
+        except (RuntimeError, TimeoutError):  # The connection was closed, or does not respond.
             raise _lost(0) from None
 
     def _use_store(self, connected: Future[None]) -> None:
-        """Connect, and then call functions of the store and show signs of life until the end."""
+        """Connect, and then call functions of the store and send heartbeats until the end."""
         try:
             store = self._connect()
         except BaseException as error:
@@ -243,7 +243,7 @@ class Exchange:
                 code="no_connection",
                 hint="Check that the first process runs on that machine, that all machines can "
                 "reach this address, and that no other program uses the port; or set MASTER_ADDR "
-                "and MASTER_PORT to other ones in all processes. Then start all of them again.",
+                "and MASTER_PORT to other values in all processes. Then start all of them again.",
             ) from None
         return PrefixStore(f"ushape{place.attempt}", store)
 
@@ -257,7 +257,7 @@ class Exchange:
             try:
                 socket.create_connection((self.place.address, self.place.port), BEAT_S).close()
                 return
-            except OSError:  # Also the name of the machine may become known only later.
+            except OSError:  # The name of the machine may also become known only later.
                 if time.monotonic() > deadline:
                     raise
             self._ended.wait(WAIT_S)
@@ -279,7 +279,7 @@ def _wait_for(answer: Future[Any], limit_s: float) -> Any:
 
 def _lost(rank: int) -> RunError:
     return RunError(
-        f"Process {rank + 1} does not answer any more: its program or its machine has ended.",
+        f"Process {rank + 1} no longer responds: its program or its machine has stopped.",
         code="process_lost",
         hint="Start the same processes again with: ushape resume RUN",
     )

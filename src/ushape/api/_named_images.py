@@ -57,13 +57,13 @@ def find_images(
 
 
 def _describe_groups(cases: Sequence[Case], rule: str) -> str:
-    """Return the rule of the groups, the first three of them, and how to state others."""
+    """Describe how images are grouped, name three groups, and explain how to set others."""
     groups = by_group(cases)
-    first = [f"{name} ({pluralize(len(own), 'image')})" for name, own in groups.items()][:3]
+    first = [f"{name} ({pluralize(len(ids), 'image')})" for name, ids in groups.items()][:3]
     more = f" and {len(groups) - 3} more" if len(groups) > 3 else ""
     return (
         f"The images are preprocessed in {pluralize(len(groups), 'group')}, {rule}: "
-        f"{', '.join(first)}{more}. To state other groups, name a table with the columns image and "
+        f"{', '.join(first)}{more}. To set other groups, pass a table with the columns image and "
         "group."
     )
 

@@ -23,7 +23,7 @@ def run_folders(run: Path | str | Sequence[Path | str]) -> list[Path]:
         raise ConfigError(
             f"A run cannot be of type {type(run).__name__}.",
             code="no_run_named",
-            hint="Name the folder that `ushape train` printed.",
+            hint="Specify the folder that `ushape train` printed.",
         )
     found: list[Path] = []
     for folder in map(Path, named):
@@ -32,15 +32,15 @@ def run_folders(run: Path | str | Sequence[Path | str]) -> list[Path]:
     twice = [path for path in found if found.count(path) > 1]
     if twice:
         raise ConfigError(
-            f"The run {twice[0]} is named twice.",
+            f"The run {twice[0]} is listed twice.",
             code="run_named_twice",
-            hint="Name each run once.",
+            hint="List each run once.",
         )
     if not found:
         raise ConfigError(
-            "No run was given.",
+            "No run was specified.",
             code="no_run_named",
-            hint="Name the folder that `ushape train` printed.",
+            hint="Specify the folder that `ushape train` printed.",
         )
     return found
 

@@ -29,8 +29,8 @@ def tell_notes(writer: PredictionWriter, console: Console) -> None:
         console.say(line)
     if writer.adds_instances:
         console.say(
-            "Objects: the masks join those that touch, as the masks of the training do. Their "
-            "numbers are written beside the masks, as NAME_instances. To leave them out: "
+            "Objects: touching objects are joined in the masks, as in the training masks. Object "
+            "numbers are written next to the masks, as NAME_instances. To omit them: "
             "--no-instances."
         )
 
@@ -42,12 +42,12 @@ def tell_skipped(count: int, console: Console) -> None:
 
 
 def tell_missing_neighbors(predictor: Predictor, inputs: Sequence[Input], console: Console) -> None:
-    """Print for how many images the nearest slice takes the place of a neighbor."""
+    """Print for how many images the nearest slice replaces a missing neighbor."""
     if not any(member.plan.preprocessing.needs_neighbors for member in predictor.members):
         return
     groups = by_group([image.case for image in inputs])
     if line := describe_missing(list(groups.values())):
-        console.say(f"{line} To give the model all neighbors, name the folder of the stack.")
+        console.say(f"{line} To provide all neighbors, specify the folder of the stack.")
 
 
 def tell_levels(predictor: Predictor, inputs: Sequence[Input], console: Console) -> None:
@@ -76,7 +76,7 @@ class PredictionSummary:
     """Images with NaN or infinite pixels."""
 
     with_cuts: list[Path] = field(default_factory=list)
-    """Images whose objects were cut because memory was short."""
+    """Images whose objects were cut because there was too little memory."""
 
     gray: list[Path] = field(default_factory=list)
     """Gray images that were predicted by a network for color images."""
@@ -110,7 +110,7 @@ class PredictionSummary:
         if self.with_cuts:
             console.say(
                 "Warning: objects that extend over more rows than fit into half of the free "
-                "memory were cut into parts with their own numbers in "
+                "memory were cut into pieces with separate numbers in "
                 f"{_count_and_name(self.with_cuts)}. To keep them whole, close other programs, or "
                 "use a machine with more memory."
             )
@@ -142,10 +142,10 @@ def tell_last_call(config: OutputConfig, console: Console) -> None:
     """Print what to do after all parts."""
     files = [IMAGES_TABLE] if config.table or config.uncertainty else []
     files += [str(config.submission)] if config.submission else []
-    also = f", and write {' and '.join(files)}" if files else ""
+    also = f", and writes {' and '.join(files)}" if files else ""
     console.say(
-        "After all parts, repeat the command once with --part 1/1: it will predict what is "
-        f"missing, and merge the logs of the parts{also}."
+        "When all parts are finished, repeat the command once with --part 1/1: it predicts what is "
+        f"missing, and merges the logs of the parts{also}."
     )
 
 

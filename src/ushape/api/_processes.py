@@ -1,7 +1,7 @@
 """Start the processes that train one model on several devices, and watch them.
 
-Each attempt of a training has processes of its own, since a process that has lost another one, or
-that has no memory left, cannot continue. This program only waits for them: it is not one of them.
+Each training attempt has its own processes, because a process that has lost another one, or that
+has no memory left, cannot continue. This program only waits for them; it is not one of them.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ GRACE_S = 5.0
 """Seconds that the other processes have to report, before they are killed, after one has failed."""
 
 EVERY_S = 0.1
-"""Seconds between two looks at the processes."""
+"""Seconds between two checks of the processes."""
 
 ORDER = ("killed", "memory", "user_error", "interrupt", "ended", "failure")
-"""Kinds of failures, the likely cause of the others first."""
+"""Kinds of failures; the most likely cause of the others is first."""
 
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables of launchers, which describe this program and not its processes."""
@@ -54,7 +54,7 @@ Report = dict[str, Any]
 
 @contextmanager
 def without_launcher() -> Iterator[None]:
-    """Train in this program alone, although a launcher has started others beside it."""
+    """Train in this program alone, even if a launcher has started other programs."""
     token = _IS_ALONE.set(True)
     try:
         yield
@@ -101,8 +101,8 @@ class Team:
         """Find the programs of a launcher, and tell them at the end that this was all.
 
         Args:
-            devices: Number of devices that the user has stated, if any.
-            before: Number of devices that are used if it is stated nowhere.
+            devices: Number of devices that the user has specified, if any.
+            before: Number of devices to use if nothing specifies it.
 
         Raises:
             ConfigError: if the launcher has started another number of programs.
@@ -116,7 +116,7 @@ class Team:
             raise ConfigError(
                 f"--devices is {devices}, but {place.count} processes were started.",
                 code="conflicting_options",
-                hint="Leave out --devices: torchrun or srun states the number of processes.",
+                hint="Omit --devices: torchrun or srun determines the number of processes.",
             )
         exchange = Exchange(place)
         end: dict[str, Any] = {"is_end": True, "folder": "", "failed": True}
@@ -140,7 +140,7 @@ class Team:
         return self.place is not None and self.place.rank > 0
 
     def follow(self) -> Path:
-        """Start and watch the own process, until the first program has ended.
+        """Start and watch the process of this program until the first program has ended.
 
         Returns:
             The run folder.
@@ -243,7 +243,7 @@ class Team:
         )
 
     def _hint_after_loss(self, run: Run) -> str:
-        """Return how to continue a training of which a process was lost."""
+        """Return how to continue training after a process was lost."""
         if self.place is not None:
             return (
                 "Continue from the last epoch: start the same processes with "
@@ -350,7 +350,7 @@ class Processes:
 
         def pass_on() -> None:
             for process in self._running.values():
-                if os.name == "posix":  # On Windows the terminal has done it.
+                if os.name == "posix":  # On Windows, the terminal has sent it.
                     process.send_signal(signal.SIGINT)
 
         with at_first_interrupt(pass_on):
@@ -383,7 +383,7 @@ def result_of(reports: Mapping[int, Report], count: int, hint: str) -> FitResult
 
     Args:
         count: Number of processes.
-        hint: How to continue the training if a process was lost.
+        hint: How to continue training if a process was lost.
     """
     failed = {rank: own for rank, own in reports.items() if own["kind"] != "result"}
     if not failed:

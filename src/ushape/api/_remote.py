@@ -75,7 +75,7 @@ def copies_restored(run: Run, say: Callable[[str], None]) -> Iterator[None]:
         UshapeError: if `mirror` raises it.
     """
     path = run.folder / URLS_FILE
-    hint = "Remove it if the data are still where `cases.json` states."
+    hint = "Remove it if the data are still at the location that is stored in `cases.json`."
     urls = read_json(path, RunError, code="invalid_run_file", hint=hint) if path.exists() else {}
     with ExitStack() as stack:
         folders = run.data_and_masks() if urls else (None, None)
@@ -138,7 +138,7 @@ class RemoteFiles:
         try:
             if self._uploads is not None:
                 if error is None or isinstance(error, DataError):
-                    self._finish(self._uploads)  # Also if some images could not be predicted.
+                    self._finish(self._uploads)  # Even if some images could not be predicted.
                 else:
                     self._uploads.stop()
         finally:
@@ -193,7 +193,7 @@ class RemoteFiles:
             raise ConfigError(
                 "Label images cannot be added to images at URLs.",
                 code="remote_unsupported",
-                hint="Leave out --zarr-labels, or copy the images to a local folder.",
+                hint="Omit --zarr-labels, or copy the images to a local folder.",
             )
         if self._target is not None:
             self._uploads = Uploads(self._target, writer)
@@ -204,7 +204,7 @@ class RemoteFiles:
         return self._uploads is not None and self._uploads.is_done(image)
 
     def expect(self, images: Sequence[Input]) -> None:
-        """State which images will be fetched, in this order."""
+        """Announce which images will be fetched, in this order."""
         if self._images is not None:
             self._images.expect(images)
 
@@ -244,7 +244,7 @@ def _open_output(url: str) -> RemoteFolder:
         raise ConfigError(
             f"{target.url}: files cannot be written to a web server.",
             code="remote_unsupported",
-            hint="Name a local folder, or one of an object store, such as s3://bucket/masks.",
+            hint="Use a local folder, or one in an object store, such as s3://bucket/masks.",
         )
     return target
 
@@ -254,6 +254,6 @@ def _make_work_folder() -> Path:
     place = Path(tempfile.gettempdir())
     remove_leftovers(place, f".{WORK_FOLDER}.*")
     folder = temporary_name(place / WORK_FOLDER)
-    remove_quietly(folder)  # Of a former process with the same number, as in a container.
+    remove_quietly(folder)  # Left by an earlier process with the same number, as in a container.
     folder.mkdir(mode=0o700)
     return folder

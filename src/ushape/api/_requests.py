@@ -1,4 +1,4 @@
-"""Requests that the file of a series stores, also those that earlier versions stored."""
+"""Requests stored in the file of a series, including those stored by earlier versions."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ BEFORE: Mapping[str, Any] = {
     "train.patch_source": "auto",
     "train.threads": "auto",
 }
-"""Settings of earlier versions whose default has changed, or that were not stored yet."""
+"""Defaults of earlier versions for settings that have changed since or were not stored yet."""
 
 
 def describe_request(
     data: Path | str, masks: Path | str | None, recipe: Recipe, **more: Any
 ) -> dict[str, Any]:
-    """Return the request as the JSON file of a series stores it."""
-    folder = optional_path(masks)
+    """Return the request as it is stored in the JSON file of a series."""
+    masks_path = optional_path(masks)
     return {
         "data": str(real_path(Path(data))),
-        "masks": str(real_path(folder)) if folder else None,
+        "masks": str(real_path(masks_path)) if masks_path else None,
         **more,
         "recipe": config.to_dict(recipe),
     }
 
 
 def complete_recipe(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the recipe with which a series continues, or None if another one is wanted.
+    """Return the recipe with which a series continues, or None if a different one is requested.
 
     A series of an earlier version continues with the defaults of that version, so that all its runs
     have the same settings.
 
     Args:
-        stored: Recipe as `describe_request` stored it, maybe in an earlier version.
+        stored: Recipe as stored by `describe_request`, possibly in an earlier version.
         wanted: Recipe of the call that continues the series, as `describe_request` returns it.
     """
     stored = config.with_current_names(Recipe, stored)
@@ -64,37 +64,37 @@ def complete_recipe(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dic
     if not missing:
         return None
     try:
-        found = config.to_dict(config.from_dict(Recipe, stored, source="recipe"))
+        completed = config.to_dict(config.from_dict(Recipe, stored, source="recipe"))
     except ConfigError:
         return None  # Settings that this version does not know.
     for key in missing:
         section, name = key.split(".")
-        found[section][name] = BEFORE[key]
-    known, asked, defaults = _flat(found), _flat(wanted), _flat(config.to_dict(Recipe()))
-    others = {key for key in known.keys() | asked.keys() if known.get(key) != asked.get(key)}
+        completed[section][name] = BEFORE[key]
+    old, new, defaults = _flat(completed), _flat(wanted), _flat(config.to_dict(Recipe()))
+    changed_keys = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
     is_same = all(
-        key in BEFORE and known[key] == BEFORE[key] and asked[key] == defaults[key]
-        for key in others
+        key in BEFORE and old[key] == BEFORE[key] and new[key] == defaults[key]
+        for key in changed_keys
     )
-    return found if is_same else None
+    return completed if is_same else None
 
 
 def continue_recipe(stored: Mapping[str, Any], recipe: Recipe, console: Console) -> Recipe:
-    """Return the recipe that `Series.find` completed, and print where it differs from a recipe."""
-    found, own = _flat(stored), _flat(config.to_dict(recipe))
-    if found == own:
+    """Return the recipe completed by `Series.find`, and print how it differs from a recipe."""
+    old, new = _flat(stored), _flat(config.to_dict(recipe))
+    if old == new:
         return recipe
-    listed = [f"{key}={found[key]}" for key in BEFORE if found[key] != own[key]]
-    console.say(f"Settings of an earlier version, as in the first run: {', '.join(listed)}.")
+    changed = [f"{key}={old[key]}" for key in BEFORE if old[key] != new[key]]
+    console.say(f"Settings of an earlier version, as in the first run: {', '.join(changed)}.")
     return config.from_dict(Recipe, stored, source="recipe")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested values by the dotted path of their key."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value
-    return found
+            flat[prefix + key] = value
+    return flat

@@ -45,7 +45,7 @@ class KnownCases:
     """Image file of each case id, whether it still exists or not."""
 
     parts: Mapping[str, tuple[int | None, Box | None]]
-    """Page and part of its image file that each case is, by id; None for the whole file."""
+    """Page and region of the image file of each case, by id; None for the whole file."""
 
     groups: Mapping[str, str]
     """Group of each case id."""
@@ -79,7 +79,7 @@ class KnownCases:
     def count_seen(self, cases: Sequence[Case]) -> int:
         """Count the cases whose image, or an exact copy, was used in training or validation.
 
-        Of an image of which the network has seen pages or parts, these count.
+        If the network has seen only some pages or regions of an image, only these count.
         """
         used: dict[Path, list[tuple[int | None, Box | None]]] = {}
         for case_id in self.used:
@@ -132,7 +132,7 @@ class KnownCases:
 
 
 def _overlap(one: tuple[int | None, Box | None], other: tuple[int | None, Box | None]) -> bool:
-    """Return whether two pages or parts of one file have pixels in common."""
+    """Return whether two pages or regions of one file have pixels in common."""
     (page, box), (other_page, other_box) = one, other
     if page is not None and other_page is not None and page != other_page:
         return False

@@ -34,11 +34,11 @@ from ushape.training.trials import Train, plan_trial
 from ushape.types import select_cases
 
 POLL_S = 0.5
-"""Seconds between two looks at what other processes do."""
+"""Seconds between two checks of what other processes do."""
 
 SILENT_S = 3600.0
-"""Seconds without a change after which a trial of another machine counts as lost, if locks of the
-file system do not tell whether its process still runs."""
+"""Seconds without a change after which a trial of another machine is considered lost, if locks of
+the file system do not show whether its process is still running."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +47,16 @@ class SearchDesign:
 
     space: tuple[SearchedSetting, ...]
     minutes: float | None
-    """Minutes of the final training; None: its epochs are given."""
+    """Minutes of the final training; None: the number of epochs is fixed."""
 
     search_s: float | None
-    """Seconds of all trials together, the sum over processes; None: their number is given."""
+    """Seconds of all trials together, summed over processes; None: their number is fixed."""
 
     trial_s: float | None
     """Seconds of training of each trial; None: an eighth of the epochs."""
 
     trials: int | None
-    """Largest number of trials."""
+    """Maximum number of trials."""
 
     before_s: float
     """Seconds that reading the data and planning took."""
@@ -180,7 +180,8 @@ class TrialRunner:
     def _give_up_lost_trials(self) -> None:
         """Find the trials whose process has ended, so that they are repeated.
 
-        Without locks between machines, that of another machine may still run: its files decide.
+        Without locks between machines, a trial of another machine may still be running: its files
+        decide.
         """
         for row in self.study.rows:
             if row.state != "running":
@@ -220,7 +221,7 @@ class TrialRunner:
             if trial.number == 1 or not is_of_settings:
                 raise
             self.study.fail(trial, clock.elapsed_s, error.message)
-            self.console.say(f"Trial {trial.number} is left out: {error.message}")
+            self.console.say(f"Trial {trial.number} is skipped: {error.message}")
         else:
             self.study.finish(trial, score.value, clock.elapsed_s)
             self.console.say(f"Trial {trial.number}: validation score {score.value:.4f}")
@@ -273,7 +274,7 @@ class TrialRunner:
         """Compare the trial with the others after an epoch that ended with a validation.
 
         Raises:
-            StoppedEarlyError: if it is a bad one.
+            StoppedEarlyError: if its score is too low.
         """
         assert self._running is not None, "a trial is running"
         self._trained_s += row["seconds"]

@@ -20,8 +20,8 @@ FINAL_SHARE = 0.5
 
 CAVEAT = (
     "The best of several trials is partly chosen by chance, so its validation score is too high, "
-    "the more so the fewer validation groups and the more trials there are. Only the scores of the "
-    "final training on the test cases apply to new images."
+    "especially with few validation groups or many trials. Only the scores of the final training "
+    "on the test cases apply to new images."
 )
 
 METHOD = (
@@ -30,9 +30,9 @@ METHOD = (
     "combinations. All trials have the same split, seed and duration, and are scored on the same "
     "validation cases at the size of the files, with a threshold of 0.5. After two fifths of a "
     "trial, it is stopped if its best validation score is below the median of the finished trials "
-    "at the same moment.",
+    "at the same point.",
     f"A trial has about {TRIAL_SHARE:.1%} of the steps of the final training. Settings that pay "
-    "only in longer trainings, such as wide networks and strong augmentation, are therefore "
+    "off only in longer training, such as wide networks and strong augmentation, are therefore "
     "underestimated.",
     "Test cases are read when the data are scanned, for the split and the mask values, and when "
     "the final training is scored. No trial reads them.",
@@ -62,7 +62,7 @@ def describe_design(design: SearchDesign, plan: Plan) -> list[str]:
 
 
 def _describe_shortage(design: SearchDesign, plan: Plan) -> list[str]:
-    """Return a warning if trials have so few steps that they compare little but chance."""
+    """Return a warning if trials have so few steps that differences are mostly due to chance."""
     train = plan.recipe.train
     steps = round(TRIAL_SHARE * resolved(train.steps_per_epoch) * (train.epochs or 1))
     if steps >= MIN_STEPS:

@@ -36,7 +36,7 @@ class Series:
     """Name of the series in error messages, such as "cross-validation"."""
 
     has_jobs: bool = False
-    """Whether jobs, maybe of other machines, write into the runs."""
+    """Whether jobs, possibly on other machines, write into the runs."""
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -113,7 +113,7 @@ class Series:
             )
 
     def begin(self, request: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-        """Store the request, and further values that must stay the same when it continues."""
+        """Store the request, and other values that must stay the same when it continues."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, {**request, **more})
         return self._read()

@@ -37,7 +37,7 @@ def open_cases(
 
     Args:
         on_read: Receives each training image that is read, from several threads.
-        rank: Place of this process among those that train together; None: it trains alone.
+        rank: Position of this process among those that train together; None: it trains alone.
         on_row: Receives each row of metrics.csv once it is printed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Scores of short trainings on the validation cases, comparable between different plans."""
+"""Scores of short trials on the validation cases, comparable between different plans."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TrialScore:
     """Average precision of the objects; None if they are not learned."""
 
     groups: Mapping[str, float]
-    """Dice of each validation group in which a class is annotated, the mean of its classes."""
+    """Dice of each validation group in which a class is annotated, averaged over classes."""
 
     @property
     def value(self) -> float:

@@ -117,7 +117,7 @@ def _choose_tuning(
 def validate_cases(
     predictor: Predictor, store: SampleStore, chosen: Sequence[int], console: Console
 ) -> list[ValidatedCase]:
-    """Predict the chosen cases of a store on the grids of their files, beside their masks."""
+    """Predict the chosen cases of a store on the grids of their files, along with their masks."""
     space = predictor.plan.preprocessing.space
     validated = []
     predicted = _predict(predictor, store, chosen, console, "Validating")

@@ -57,6 +57,6 @@ def refuse_url(value: Any, function: str) -> None:
             raise ConfigError(
                 f"{shown(url)} is a URL, but {function} needs a local path here.",
                 code="remote_unsupported",
-                hint="Copy the files to a local folder, and name it. URLs can be the data and the "
-                "masks of `ushape train`, and the images and the output of `ushape predict`.",
+                hint="Copy the files to a local folder, and use that. URLs are accepted as data "
+                "and masks of `ushape train`, and as images and output of `ushape predict`.",
             )

@@ -1,4 +1,4 @@
-"""Check a data set: a table, a page, JSON, and optionally a corrected copy."""
+"""Check a dataset: print a table or JSON, write a page, and optionally a corrected copy."""
 
 from __future__ import annotations
 
@@ -43,17 +43,19 @@ def check(
 ) -> CheckResult:
     """Find all problems of a dataset before training.
 
-    The exit code of the command is 1 if a training would stop.
+    The exit code of the command is 1 if the dataset has errors that prevent training.
 
     Args:
         data: Folder with images and masks, or a table of them.
         masks: Folder with the masks, if the data folder contains only images; or a pattern for
             their names, such as 'DATA/*_mask.png'.
-        output: Folder for check.html and check.json, replaced if present (default: checks/NAME).
-        fix: New folder for a corrected copy; the data folder is not changed.
+        output: Folder for check.html and check.json, which are replaced if present (default:
+            checks/NAME).
+        fix: New folder for a corrected copy; the data folder itself is not changed.
         settings: Recipe setting as key=value, e.g. labels.threshold=128 (repeatable).
-        groups: Groups that a split must not separate: a regular expression for the case ids, a
-            column of the table, or none for each image by itself (default: stated or inferred).
+        groups: How to group cases so that a group never spans two splits: a regular expression
+            matched against case IDs, a table column, or `none` to treat every image as its own
+            group (default: taken from the data, or inferred).
         as_json: Print JSON instead of a table.
         quiet: Print nothing.
 

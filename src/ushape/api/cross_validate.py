@@ -71,7 +71,7 @@ def cross_validate(
     quiet: bool = False,
     **jobs: Unpack[JobOptions],
 ) -> Summary | None:
-    """Train one run per fold, so that each group is tested once.
+    """Train one model per fold, so that each group is tested once.
 
     Repeat an interrupted call with the same output to continue it.
 
@@ -82,26 +82,29 @@ def cross_validate(
             their names, such as 'DATA/*_mask.png'.
         output: Folder for fold-1, fold-2, ... and the joint report (default: runs/NAME-folds).
         recipe: Name of a recipe (see `ushape recipes`), a YAML file, or FILE.py:FUNCTION.
-        minutes: Wall time of all folds together in minutes (default: 30 without epochs).
+        minutes: Wall time of all folds together in minutes (default: 30, unless the number of
+            epochs is set).
         epochs: Number of epochs of each fold, instead of a time limit.
-        device: Device: auto, cpu, cuda or mps; several (cuda:0,cuda:1) train folds in parallel.
+        device: Device: auto, cpu, cuda or mps; a list (cuda:0,cuda:1) trains folds in parallel.
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
-        start_from: Run folder or .safetensors file whose weights the training starts from; the
-            network is that of the run (default: `train.initial_weights`).
-        groups: Groups that a split must not separate: a regular expression for the case ids, a
-            column of the table, or none for each image by itself (default: stated or inferred).
+        start_from: Run folder or .safetensors file with the initial weights; the network is that of
+            the run (default: `train.initial_weights`).
+        groups: How to group cases so that a group never spans two splits: a regular expression
+            matched against case IDs, a table column, or `none` to treat every image as its own
+            group (default: taken from the data, or inferred).
         quiet: Print nothing.
-        **jobs: Training of each fold as a job; see
+        **jobs: Options for training each fold as a job; see
             `ushape.distributed.job_config.JobOptions`.
 
     Returns:
-        Summary of the folds that have scores; None if no job has finished yet, and in all but the
-        first process of `srun` or `torchrun`.
+        Summary of the folds that have scores; None if no job has finished yet, and in all processes
+        of `srun` or `torchrun` except the first.
 
     Raises:
         DataError: if there are more folds than groups, or if the data cannot be used.
-        ConfigError: if an option is unknown or impossible, or excludes another one.
+        ConfigError: if an option is unknown, has an impossible value, or conflicts with another
+            one.
         RunError: if the output contains other files, or folds of another request; or if a job
             failed.
     """
@@ -137,7 +140,7 @@ def cross_validate(
 
 @dataclass(frozen=True)
 class _FoldTraining:
-    """Settings that the trainings of all folds share."""
+    """Settings shared by the training runs of all folds."""
 
     data: Path
     masks: Path | None
@@ -145,7 +148,7 @@ class _FoldTraining:
     devices: Devices
     folds: int
     runner: Runner | None = None
-    """What trains in processes of their own; None: this process."""
+    """Runner that trains in separate processes; None: this process."""
 
     def __post_init__(self) -> None:
         check_range("folds", self.folds, 2, hint="5 folds are usual.")
@@ -181,7 +184,7 @@ class _FoldTraining:
         return replace(self, recipe=replace(recipe, labels=labels, train=train))
 
     def _scan(self, console: Console) -> DatasetStats | None:
-        """Read all cases, if something is to be decided or checked before the first fold."""
+        """Read all cases, if something must be decided or checked before the first fold."""
         if self.recipe.labels.objects != AUTO and self.runner is None:
             return None
         found = scan_for(self.recipe, self.data, self.masks, console)
@@ -202,7 +205,7 @@ class _FoldTraining:
         make_plan(found, recipe, machine, elapsed_s=lambda: 0.0)
 
     def _settle_objects(self, found: DatasetStats | None, console: Console) -> str:
-        """Decide from all cases what an object is, unless the recipe states it."""
+        """Decide from all cases what an object is, unless the recipe sets it."""
         if found is None or self.recipe.labels.objects != AUTO:
             return self.recipe.labels.objects
         data = take_fingerprint(found, {stats.case.id for stats in found.readable})
@@ -290,7 +293,7 @@ class _FoldTraining:
         return replace(without_comparison(self.recipe), split=split, train=own)
 
     def job_of(self, number: int, run: Run) -> Job:
-        """Return the training of a fold as a command in a process of its own."""
+        """Return the training of a fold as a command for a separate process."""
         name = f"Fold {number} of {self.folds}"
         return training_job(name, run, self.recipe_of(number), self.data, self.masks)
 

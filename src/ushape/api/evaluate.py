@@ -57,13 +57,16 @@ def evaluate(
         output: Folder for scores and report (default: the run, or a folder in it for other data).
         overwrite: Replace existing outputs.
         device: Device: auto, cpu, cuda or mps.
-        recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
-        groups: Groups of other data: a regular expression for the case ids, a column of the table,
-            or none for each image by itself (default: as for the training data).
+        recipe: FILE.py:FUNCTION that defines the run's custom network or loss. The code runs only
+            if you pass this option.
+        groups: How to group the cases of other data: a regular expression matched against case IDs,
+            a table column, or `none` to treat every image as its own group (default: as for the
+            training data).
         quiet: Print nothing.
 
     Raises:
-        RunError: if the folder is not a run, if the output exists, or if the test cases do not.
+        RunError: if the folder is not a run, if the output exists, or if the test cases are
+            missing.
         DataError: if the data cannot be used.
     """
     _refuse_masks_alone_and_folds(Path(run), data, masks)
@@ -102,7 +105,7 @@ def evaluate(
 
 
 def _tell_missing_neighbors(predictor: Predictor, cases: Sequence[Case], console: Console) -> None:
-    """Print for how many images the nearest slice takes the place of a neighbor."""
+    """Print for how many images the nearest slice replaces a missing neighbor."""
     if not predictor.plan.preprocessing.needs_neighbors:
         return
     if line := describe_missing(list(by_group(cases).values())):
@@ -114,9 +117,9 @@ def _refuse_masks_alone_and_folds(
 ) -> None:
     if data is None and masks is not None:
         raise ConfigError(
-            "Masks were given without data.",
+            "Masks were specified without data.",
             code="missing_argument",
-            hint="Name both: ushape evaluate RUN DATA --masks MASKS.",
+            hint="Specify both: ushape evaluate RUN DATA --masks MASKS.",
         )
     if (run / "folds.json").exists():
         raise RunError(
@@ -135,7 +138,7 @@ def _test_cases(run: Run) -> list[Case]:
     cases = [fact.case for fact in select_cases(run.load_cases(), run.load_splits().test)]
     if not cases:
         raise RunError(
-            f"{run.splits_path} does not name any test case of this run.",
+            f"{run.splits_path} does not list any test case of this run.",
             code="no_test_cases",
             hint="Evaluate it on other data: ushape evaluate RUN DATA.",
         )
@@ -151,7 +154,7 @@ def _scan_other_data(
 ) -> tuple[Grouping, LabelSpace]:
     """Read other annotated data; return its cases in groups, and the classes of its masks."""
     space = plan.preprocessing.space
-    stated, note = apply_data_settings(Recipe(groups=groups), Path(data))
+    recipe, note = apply_data_settings(Recipe(groups=groups), Path(data))
     if note:
         console.say(note)
     dims = plan.image_dims
@@ -160,15 +163,15 @@ def _scan_other_data(
     stats = scan(
         data,
         masks,
-        stated.labels,
+        recipe.labels,
         console,
         dims=dims,
-        groups=stated.groups,
+        groups=recipe.groups,
         classes=names,
         divide_above_px=None if _needs_whole_images(plan) else divided,
         slide_mpp=plan.preprocessing.config.slide_mpp,
     )
-    if stated.groups is None and plan.recipe.groups is not None:
+    if recipe.groups is None and plan.recipe.groups is not None:
         try:
             stats = with_groups(stats, plan.recipe.groups)
         except DataError as error:
@@ -177,16 +180,16 @@ def _scan_other_data(
     for line in stats.listing.notes:
         console.say(line)
     stats.raise_unreadable()
-    own, line = match_classes(space, stats)
-    if line:
-        console.say(line)
+    mask_space, description = match_classes(space, stats)
+    if description:
+        console.say(description)
     else:
         refuse_other_classes(space, stats.listing.classes)
-    return stats.grouping, own
+    return stats.grouping, mask_space
 
 
 def _needs_whole_images(plan: Plan) -> bool:
-    """Return whether large images cannot be divided into parts that are predicted separately."""
+    """Return whether large images must not be divided into parts that are predicted separately."""
     return plan.preprocessing.needs_whole_images or plan.recipe.predict.largest_component
 
 
@@ -201,57 +204,59 @@ def match_classes(space: LabelSpace, stats: DatasetStats) -> tuple[LabelSpace, s
     Raises:
         DataError: if the values of the masks differ, and their classes are not those of the run.
     """
-    own, unknown = stats.label_space, set[int]()
-    for one in stats.readable:
-        unknown.update(space.unknown_values(one.value_counts, one.encoding))
+    other, unknown = stats.label_space, set[int]()
+    for case in stats.readable:
+        unknown.update(space.unknown_values(case.value_counts, case.encoding))
     is_below = space.threshold is not None and 0 < max(stats.value_counts) < space.threshold
     if not unknown and not is_below:
         return space, ""
-    order = _order_in(space, own) if own is not None and not space.regions else None
-    if own is None or order is None:
-        known = ", ".join(
+    order = _order_in(space, other) if other is not None and not space.regions else None
+    if other is None or order is None:
+        run_classes = ", ".join(
             f"{space.show_value(value)} = {name}"
             for value, name in zip(space.values, space.names, strict=True)
         )
-        listed = ", ".join(map(str, sorted(unknown)[:6]))
+        unknown_values = ", ".join(map(str, sorted(unknown)[:6]))
         raise DataError(
-            f"The masks contain values that are not classes of the run: {listed}.",
+            f"The masks contain values that are not classes of the run: {unknown_values}.",
             code="unknown_mask_value",
-            hint=f"Save the masks with the values of the run ({known}).",
+            hint=f"Save the masks with the values of the run ({run_classes}).",
         )
     matched = replace(
         space,
-        values=tuple(own.values[place] for place in order),
-        colors=None if own.colors is None else tuple(own.colors[place] for place in order),
-        further_values=tuple((value, order.index(index)) for value, index in own.further_values),
-        threshold=own.threshold,
-        nearest=own.nearest,
-        ignore=own.ignore if space.ignore is None else space.ignore,
+        values=tuple(other.values[index] for index in order),
+        colors=None if other.colors is None else tuple(other.colors[index] for index in order),
+        further_values=tuple((value, order.index(index)) for value, index in other.further_values),
+        threshold=other.threshold,
+        nearest=other.nearest,
+        ignore=other.ignore if space.ignore is None else space.ignore,
     )
-    listed = ", ".join(
+    mask_classes = ", ".join(
         f"{matched.show_value(value)} = {name}"
         for value, name in zip(matched.values, space.names, strict=True)
     )
     notes = "".join(f"\n{note.text}" for note in stats.value_notes)
-    return matched, f"The masks have another encoding than those of the training: {listed}.{notes}"
+    description = f"The masks are encoded differently from the training masks: {mask_classes}."
+    return matched, description + notes
 
 
-def _order_in(space: LabelSpace, own: LabelSpace) -> list[int] | None:
+def _order_in(space: LabelSpace, other: LabelSpace) -> list[int] | None:
     """Return the index in other data of each class of the run; None if the classes differ."""
-    if len(space.values) != len(own.values):
+    if len(space.values) != len(other.values):
         return None
-    names = {space.names[1], own.names[1]} - {"foreground"}
+    names = {space.names[1], other.names[1]} - {"foreground"}
     if len(space.values) == 2 and len(names) < 2:
         return [0, 1] if sorted(space.values) == list(space.values) else None
-    if set(space.names) == set(own.names):
-        return [own.names.index(name) for name in space.names]
-    if space.colors is not None and own.colors is not None and {*space.colors} == {*own.colors}:
-        return [own.colors.index(color) for color in space.colors]
+    if set(space.names) == set(other.names):
+        return [other.names.index(name) for name in space.names]
+    colors, other_colors = space.colors, other.colors
+    if colors is not None and other_colors is not None and {*colors} == {*other_colors}:
+        return [other_colors.index(color) for color in colors]
     return None
 
 
 def refuse_other_classes(space: LabelSpace, stated: StatedClasses | None) -> None:
-    """Check that the data do not state other names for the mask values of the run.
+    """Check that the data do not define other names for the mask values of the run.
 
     Raises:
         DataError: if a mask value has another name.

@@ -56,7 +56,7 @@ TARGETS: dict[str, Target] = {
 """Targets of an export by name. To add one, list its function here."""
 
 PUBLISHED = ("bioimageio", "huggingface", "standalone")
-"""Targets that state the authors and the license."""
+"""Targets that include the authors and the license."""
 
 SUFFIXES = {**{one.suffix: name for name, one in FORMATS.items()}, ".zip": "bioimageio"}
 """Target of each suffix of a single file."""
@@ -77,8 +77,9 @@ def export_model(
 ) -> Path:
     """Write a trained model in the format of another program.
 
-    The preprocessing is inside: the graph receives raw pixels. It is compared with `predict` on
-    generated images and on images of the run, and written only if the results are equal.
+    Preprocessing is part of the exported graph, which takes raw pixel values. The graph is compared
+    with `predict` on generated images and on images of the run, and written only if the results are
+    equal.
 
     Args:
         run: Run or cross-validation folder; the probabilities of several runs are averaged.
@@ -87,22 +88,25 @@ def export_model(
         output: Folder, or a file such as model.onnx or model.zip (default: in RUN/exports).
         result: Output of the graph: probabilities, or mask with the values of the training masks
             (only for onnx, torchscript, openvino and pt2).
-        fixed_intensity: Normalize with constants of the training images, for programs that tile
-            (not for standalone and huggingface).
+        fixed_intensity: Normalize with training-set statistics instead of per-image ones; needed by
+            programs that predict tile by tile (not for standalone and huggingface).
         authors: Name of an author, for bioimageio, huggingface and standalone (repeatable).
-        license: SPDX identifier of the license, for the same (default: CC-BY-4.0, or none).
+        license: SPDX license identifier, for bioimageio, huggingface and standalone (default:
+            CC-BY-4.0, or none).
         overwrite: Replace an earlier export.
-        recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
+        recipe: FILE.py:FUNCTION that defines the run's custom network or loss. The code runs only
+            if you pass this option.
         quiet: Print nothing.
 
     Returns:
         The folder or file that was written.
 
     Raises:
-        ConfigError: if the format is unknown, an option has no effect on it, or the output has the
-            suffix of another one.
+        ConfigError: if the format is unknown, an option does not apply to it, or the output has the
+            suffix of another format.
         RunError: if a folder is not a run, or the output exists and may not be replaced.
-        PlanError: if the model cannot be exported, a package is missing, or the graph differs.
+        PlanError: if the model cannot be exported, a package is missing, or the results of the
+            graph differ.
     """
     if to not in TARGETS:
         raise ConfigError(
@@ -112,14 +116,14 @@ def export_model(
         )
     if (authors or license) and to not in PUBLISHED:
         raise ConfigError(
-            f"Authors and license are not part of an export to {to}.",
+            f"An export to {to} does not include authors and license.",
             code="option_without_effect",
-            hint=f"Leave out --author and --license, or export to {' or '.join(PUBLISHED)}.",
+            hint=f"Omit --author and --license, or export to {' or '.join(PUBLISHED)}.",
         )
     allow_code(recipe)
     runs = [Run.open(folder) for folder in run_folders(run)]
     name = f"{to}.zip" if to == "bioimageio" else to
-    first = run if isinstance(run, (str, Path)) else run[0]  # Maybe that of a cross-validation.
+    first = run if isinstance(run, (str, Path)) else run[0]  # May be a cross-validation.
     path = Path(output) if output else Path(first) / "exports" / name
     is_file = _is_file(path, to)
     refuse_destination(path, [one.folder for one in runs], is_file=is_file, overwrite=overwrite)
@@ -158,7 +162,7 @@ def _is_file(path: Path, to: str) -> bool:
             if stated == to
             else f"{path} has the suffix of the format {stated}, but the format is {to}.",
             code="output_suffix",
-            hint=f"Name a folder, for example -o {quoted(path.with_suffix(''))}",
+            hint=f"Specify a folder, for example -o {quoted(path.with_suffix(''))}",
         )
     return True
 

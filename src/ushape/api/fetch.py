@@ -58,9 +58,9 @@ def fetch(
     source, say = _source(name), Console(quiet=quiet).say
     if sha256 is not None and address is None:
         raise ConfigError(
-            "--sha256 was given without an archive.",
+            "--sha256 was specified without an archive.",
             code="missing_argument",
-            hint="Name the archive with --from.",
+            hint="Specify the archive with --from.",
         )
     to = Path(to).expanduser()
     target, work = to / name, to / f".{name}.partial"
@@ -165,7 +165,7 @@ def _compare(cases: int, source: Source, *, is_official: bool, say: Callable[[st
         raise DataError(
             f"{source.page} has {cases} cases, but {source.cases} were expected.",
             code="unexpected_dataset",
-            hint="The source has changed. To use it anyway, download it yourself and name the "
+            hint="The source has changed. To use it anyway, download it yourself and specify the "
             "archive with --from.",
         )
     say(f"Note: the archive has {cases} cases; the whole dataset has {source.cases}.")
@@ -181,7 +181,7 @@ def _from_address(
             raise DataError(
                 f"{file} is a folder." if file.is_dir() else f"{file} does not exist.",
                 code="file_not_found",
-                hint="Name a zip or tar archive, or its web address, with --from.",
+                hint="Specify a zip or tar archive, or its web address, with --from.",
             )
         check_file(file, str(file), size_bytes=archive.size_bytes, sha256=archive.sha256)
         unpack(file, unpacked, most_bytes=source.most_bytes)

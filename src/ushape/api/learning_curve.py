@@ -65,10 +65,10 @@ class Design:
     """Wall time of each point."""
 
     steps_per_epoch: int | None
-    """Steps in an epoch of each point if epochs are given: as many as with all groups."""
+    """Steps per epoch of each point if epochs are set: as many as with all groups."""
 
     objects: Literal["auto", "connected", "distance"] = "auto"
-    """What an object is at each point: as with all groups. auto: each decides, in older curves."""
+    """Definition of an object, as with all groups. auto: each point decides, in older curves."""
 
     threads: int | Literal["auto"] | None = None
     """Number of threads of each point; auto: the cores of each job; None: all, in older curves."""
@@ -91,7 +91,7 @@ def learning_curve(
     quiet: bool = False,
     **jobs: Unpack[JobOptions],
 ) -> LearningCurve | None:
-    """Estimate the benefit of further annotations.
+    """Estimate how much additional annotations would help.
 
     A model is trained on increasing fractions of the groups; each point is a run like any other.
     Repeat an interrupted call with the same output to continue it.
@@ -102,27 +102,31 @@ def learning_curve(
             their names, such as 'DATA/*_mask.png'.
         output: Folder for the runs and learning_curve.html (default: runs/NAME-curve).
         recipe: Name of a recipe (see `ushape recipes`), a YAML file, or FILE.py:FUNCTION.
-        minutes: Wall time of all points together in minutes (default: 30 without epochs).
+        minutes: Wall time of all points together in minutes (default: 30, unless the number of
+            epochs is set).
         epochs: Number of epochs of each point; all points have the same number of steps per epoch.
-        device: Device: auto, cpu, cuda or mps; several (cuda:0,cuda:1) train points in parallel.
+        device: Device: auto, cpu, cuda or mps; a list (cuda:0,cuda:1) trains points in parallel.
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
-        start_from: Run folder or .safetensors file whose weights the training starts from; the
-            network is that of the run (default: `train.initial_weights`).
-        groups: Groups that a split must not separate: a regular expression for the case ids, a
-            column of the table, or none for each image by itself (default: stated or inferred).
-        points: Largest number of points, at least 3: all groups, half of them, a quarter, ...
+        start_from: Run folder or .safetensors file with the initial weights; the network is that of
+            the run (default: `train.initial_weights`).
+        groups: How to group cases so that a group never spans two splits: a regular expression
+            matched against case IDs, a table column, or `none` to treat every image as its own
+            group (default: taken from the data, or inferred).
+        points: Maximum number of points, at least 3: all groups, half of them, a quarter, and so
+            on.
         quiet: Print nothing.
-        **jobs: Training of each point as a job; see
+        **jobs: Options for training each point as a job; see
             `ushape.distributed.job_config.JobOptions`.
 
     Returns:
-        The curve; None if a job has not finished yet, and in all but the first process of `srun` or
-        `torchrun`.
+        The curve; None if a job has not finished yet, and in all processes of `srun` or `torchrun`
+        except the first.
 
     Raises:
         DataError: if there are too few training groups, or if the data cannot be used.
-        ConfigError: if an option is unknown or impossible, or excludes another one.
+        ConfigError: if an option is unknown, has an impossible value, or conflicts with another
+            one.
         RunError: if the output contains other files, or the points of another request;
             or if a job failed.
         KeyboardInterrupt: if Ctrl-C ended a point early.
@@ -151,7 +155,7 @@ def learning_curve(
 
 @dataclass(frozen=True)
 class _PointTraining:
-    """Settings that the trainings of all points share."""
+    """Settings shared by the training runs of all points."""
 
     data: Path
     masks: Path | None
@@ -159,13 +163,13 @@ class _PointTraining:
     devices: Devices
     points: int
     runner: Runner | None = None
-    """What trains in processes of their own; None: this process."""
+    """Runner that trains in separate processes; None: this process."""
 
     def __post_init__(self) -> None:
         check_range("points", self.points, MIN_POINTS, hint="4 points are usual.")
 
     def find_curve(self, series: Series, clock: Clock, console: Console) -> LearningCurve | None:
-        """Train all points and sum them up.
+        """Train all points and summarize them.
 
         Raises:
             KeyboardInterrupt: if Ctrl-C ended a point early.
@@ -198,7 +202,7 @@ class _PointTraining:
         return replace(self, options=options), design
 
     def _plan(self, clock: Clock, console: Console) -> tuple[DatasetStats, Planned]:
-        """Plan a training with all groups, for the machine on which the points are trained."""
+        """Plan training with all groups, for the machine on which the points are trained."""
         if self.runner is None:
             options, machine = self.options, inspect_machine(self._kind)
         else:
@@ -336,7 +340,7 @@ def _thin_out(found: DatasetStats, whole: Splits, points: int, seed: int) -> lis
 
 
 def _refuse_empty_test(found: DatasetStats, splits: Splits) -> None:
-    """Check before the training that the test cases can be scored.
+    """Check before training that the test cases can be scored.
 
     Raises:
         DataError: if no test case contains foreground.
@@ -355,7 +359,7 @@ def _recipe_of_points(recipe: Recipe, design: Design) -> Recipe:
     if design.minutes is not None:
         train = replace(train, minutes=design.minutes)
     else:
-        assert design.steps_per_epoch is not None, "either minutes or epochs are given"
+        assert design.steps_per_epoch is not None, "either minutes or epochs are set"
         train = replace(train, steps_per_epoch=design.steps_per_epoch)
     train = replace(train, threads=design.threads or inspect_machine("cpu").cores)
     objects = recipe.labels.objects if design.objects == AUTO else design.objects
@@ -389,12 +393,12 @@ def _sum_up(
     )
     doubt = (
         f"The confidence intervals reflect the variation between test {design.noun}, not between "
-        "repeated trainings; another seed would change each point slightly."
+        "repeated training runs; another seed would change each point slightly."
     )
     notes = [
         _describe(design),
         doubt,
-        "Small training sets are validated on more cases than a data set of their size would have, "
+        "Small training sets are validated on more cases than a dataset of their size would have, "
         "so their points may be slightly too high.",
         f"Seed {recipe.seed}; the report of each point is in its folder.",
     ]

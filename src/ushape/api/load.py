@@ -43,7 +43,7 @@ class Result:
     encoding: MaskEncoding
 
     grid: Grid | None = None
-    """Position of the image in the patient, if its file states it."""
+    """Position of the image in the patient, if its file contains it."""
 
     tiff: TiffMetadata | None = None
     orientation: int = 1
@@ -54,7 +54,7 @@ class Result:
         return f"Result({facts}, expected_dice={self.expected_dice})"
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> None:
-        """Write the mask, whole or not at all; the suffix decides the format.
+        """Write the mask completely or not at all; the suffix determines the format.
 
         Raises:
             RunError: if the file exists and is not to be replaced, or is the image itself.
@@ -93,8 +93,8 @@ class Model:
     ) -> Result:
         """Predict one image: a file, or pixels with the intensities that the file would have.
 
-        A model that reads images together with others of their group, such as the neighbors in a
-        stack, finds these in the folder of the file; `predict_many` lists the folder only once.
+        A model that reads images together with others of their group, such as neighbors in a stack,
+        looks for these in the folder of the file; `predict_many` lists the folder only once.
 
         Args:
             spacing_mm: Spacing of an array along (y, x) or (z, y, x), for a model that resamples
@@ -132,8 +132,8 @@ class Model:
         The next images are read while the network computes; small ones of one size share a batch.
 
         Args:
-            on_error: Function that is called for each image that cannot be read and is left out;
-                None: the first of them ends the iteration.
+            on_error: Function that is called for each image that cannot be read and is skipped;
+                None: the first error ends the iteration.
 
         Raises:
             DataError: if an image cannot be read, and there is no `on_error`.

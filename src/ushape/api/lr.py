@@ -51,18 +51,19 @@ def find_learning_rate(
         min_lr: First learning rate.
         max_lr: Last learning rate.
         steps: Number of learning rates, each higher than the previous one by the same factor.
-        divergence: Stop once the loss exceeds the best loss by this factor.
+        divergence: Stop when the loss exceeds the lowest loss by this factor.
         device: Device: auto, cpu, cuda or mps.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
-        groups: Groups that a split must not separate: a regular expression for the case ids, a
-            column of the table, or none for each image by itself (default: stated or inferred).
+        groups: How to group cases so that a group never spans two splits: a regular expression
+            matched against case IDs, a table column, or `none` to treat every image as its own
+            group (default: taken from the data, or inferred).
         overwrite: Replace existing outputs.
         quiet: Print nothing.
 
     Raises:
         DataError: if the data cannot be used.
         RunError: if the output exists.
-        PlanError: if the loss falls at no rate; the plot is written before.
+        PlanError: if the loss does not fall at any rate; the plot is still written.
     """
     console, target = Console(quiet=quiet), free_png(Path(output), overwrite)
     limits = LRFinderConfig(lowest=min_lr, highest=max_lr, steps=steps, divergence=divergence)
@@ -87,7 +88,7 @@ def search_rate(plan: Plan, facts: Sequence[CaseFacts], folder: Path) -> Plan:
         folder: Folder that receives the plot.
 
     Raises:
-        PlanError: if the loss falls at no rate; the plot is written before.
+        PlanError: if the loss does not fall at any rate; the plot is still written.
     """
     curve = _sweep(plan, facts, LRFinderConfig())
     draw_range(curve, folder / "learning_rate.png")
@@ -110,7 +111,7 @@ def _sweep(
 
 
 def draw_range(curve: LRFinderResult, path: Path) -> None:
-    """Write the curve as PNG, and its numbers beside it as CSV."""
+    """Write the curve as a PNG file, and its values as a CSV file next to it."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(curve.rates, curve.losses, ".", color="0.6", label="loss of each step")

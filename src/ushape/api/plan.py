@@ -1,4 +1,4 @@
-"""Plan a training: scan the data, split them and apply the planning rules."""
+"""Plan training: scan the data, split them and apply the planning rules."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from ushape.planning.recipes import load_recipe
 from ushape.planning.start import adopt_network
 
 DEFAULT_MINUTES = 30.0
-"""Wall time of a training if neither minutes nor epochs are given."""
+"""Wall time of training if neither minutes nor epochs are set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Options of a training, checked and combined."""
+    """Training options, checked and combined."""
 
     recipe: Recipe
     plan: Plan | None = None
-    """Plan to use in place of a new one."""
+    """Plan to use instead of a new one."""
 
     splits: Path | None = None
-    """File of the splits to use in place of new ones."""
+    """File of the splits to use instead of new ones."""
 
     data_note: str = ""
-    """Sentence about the settings beside the data; '' if there are none."""
+    """Sentence about the settings stored with the data; '' if there are none."""
 
     @classmethod
     def resolve(
@@ -59,10 +59,10 @@ class TrainOptions:
     ) -> TrainOptions:
         """Combine the options of a call; they take precedence over the recipe.
 
-        The settings beside the data complete the recipe.
+        Settings stored with the data complete the recipe.
 
         Raises:
-            ConfigError: if a key is unknown, a value impossible, or if options exclude each other.
+            ConfigError: if a key is unknown, a value is impossible, or options conflict.
             RunError: if there are no weights to start from.
         """
         settings = config.setting_list(settings)
@@ -87,7 +87,7 @@ class TrainOptions:
                 "A plan cannot be combined with a recipe, minutes, epochs, seed, groups, settings "
                 "or weights to start from.",
                 code="conflicting_options",
-                hint="Edit the plan, or make another one: ushape plan DATA -o plan.json",
+                hint="Edit the plan, or create a new one: ushape plan DATA -o plan.json",
             )
         given = load_plan(Path(plan))
         return cls(recipe=given.recipe, plan=given, splits=optional_path(splits))
@@ -118,25 +118,28 @@ def plan(
         data: Folder with images and masks, or a table of them.
         masks: Folder with the masks, if the data folder contains only images; or a pattern for
             their names, such as 'DATA/*_mask.png'.
-        output: JSON file for `train --plan`; without it the plan is only printed.
+        output: JSON file for `train --plan`; without this option, the plan is only printed.
         recipe: Name of a recipe (see `ushape recipes`), a YAML file, or FILE.py:FUNCTION.
-        minutes: Wall time of training and evaluation in minutes (default: 30 without epochs).
+        minutes: Wall time of training and evaluation in minutes (default: 30, unless the number of
+            epochs is set).
         epochs: Number of epochs, instead of a time limit.
         device: Device: auto, cpu, cuda or mps.
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         splits: JSON file with the split, such as splits.json of a run (default: a new split).
-        start_from: Run folder or .safetensors file whose weights the training starts from; the
-            network is that of the run (default: `train.initial_weights`).
-        groups: Groups that a split must not separate: a regular expression for the case ids, a
-            column of the table, or none for each image by itself (default: stated or inferred).
+        start_from: Run folder or .safetensors file with the initial weights; the network is that of
+            the run (default: `train.initial_weights`).
+        groups: How to group cases so that a group never spans two splits: a regular expression
+            matched against case IDs, a table column, or `none` to treat every image as its own
+            group (default: taken from the data, or inferred).
         explain: Show the evidence, the alternative and the rule behind each decision.
         overwrite: Replace existing outputs.
         quiet: Print nothing.
 
     Raises:
         DataError: if the data cannot be used.
-        ConfigError: if an option is unknown or impossible, or excludes another one.
+        ConfigError: if an option is unknown, has an impossible value, or conflicts with another
+            one.
         RunError: if the output exists.
     """
     clock, console, target = Clock.of_command(), Console(quiet=quiet), optional_path(output)
@@ -257,7 +260,7 @@ def scan(
 
     Args:
         dims: Number of spatial dimensions of the network, if it is known.
-        classes: Names of the classes of a run, background first, if the data are to have them.
+        classes: Names of the classes of a run, background first, if the data must have them.
         divide_above_px: As for `scan_dataset`.
         slide_mpp: As for `scan_dataset`.
     """
@@ -283,7 +286,7 @@ def optional_path(path: Path | str | None) -> Path | None:
 
 
 def output_folder(output: Path | str | None, data: Path | str, suffix: str = "") -> Path:
-    """Return the output if it is given, else runs/NAME of the data with a suffix."""
+    """Return the output if it is set, otherwise runs/NAME of the data with a suffix."""
     return optional_path(output) or Path("runs") / (real_path(Path(data)).name + suffix)
 
 
@@ -306,9 +309,9 @@ def _complete_recipe(
         train = replace(train, epochs=epochs, minutes=None)
     if (is_minutes and is_epochs) or (train.minutes is not None and train.epochs is not None):
         raise ConfigError(
-            "Both minutes and epochs are given.",
+            "Both minutes and epochs are set.",
             code="conflicting_options",
-            hint="Give only one of them.",
+            hint="Set only one of them.",
         )
     if train.minutes is None and train.epochs is None:
         train = replace(train, minutes=DEFAULT_MINUTES)

@@ -54,7 +54,7 @@ from ushape.types import Prediction
 
 
 class FilesBesideMask(TypedDict, total=False):
-    """Files that `predict` writes for each image NAME beside its mask, none by default."""
+    """Additional files that `predict` writes for each image NAME, none by default."""
 
     overlay: bool
     """Also write NAME_overlay.png, the image with the outlines of the mask."""
@@ -71,25 +71,25 @@ class FilesBesideMask(TypedDict, total=False):
     NAME_coco.json."""
 
     instances: bool | None
-    """Also write NAME_instances.tif, in which the pixels of each object have its number (default:
-    if the model separates objects that its masks join)."""
+    """Also write NAME_instances.tif, in which each object has its own number (default: if the model
+    separates objects that are joined in its masks)."""
 
     table: bool
     """Also write NAME_objects.csv with a row for each object, and images.csv for all images."""
 
     columns: TableColumns
     """Columns of this table; full adds axes, eccentricity, orientation, solidity, and the mean,
-    lowest and highest intensity of each channel."""
+    minimum and maximum intensity of each channel."""
 
     uncertainty: bool
-    """Also write NAME_uncertainty.png, 255 where all classes are equally likely, and images.csv."""
+    """Also write images.csv and NAME_uncertainty.png, 255 where all classes are equally likely."""
 
     dicom_seg: bool
     """Also write NAME_seg.dcm, a DICOM segmentation that refers to the DICOM image."""
 
     zarr_labels: bool
     """Also add the label images ushape_classes and ushape_objects to each OME-Zarr image, in its
-    group labels; nothing else of the image is changed."""
+    group `labels`; nothing else in the image is changed."""
 
 
 @threads_restored()
@@ -123,27 +123,29 @@ def predict(
         output: Folder for the masks, or its URL; optional with --rle.
         rle: Also write run-length encoded masks to a .csv or .csv.gz file (img,rle_mask).
         rle_order: Order in which the pixels are counted: by row (Carvana) or by column.
-        part: Predict one of several parts of the images, such as 3/8; several processes can share
-            a folder, and the next call without it gathers the results. By default, the tasks of an
-            array job of SLURM, Kubernetes or AWS Batch are the parts; 1/1 predicts all images.
+        part: Predict one part of the images, such as 3/8. Several processes can write to the same
+            folder, and the next call without this option merges their results. By default, each
+            task of a SLURM, Kubernetes or AWS Batch array job predicts one part; 1/1 predicts all
+            images.
         overwrite: Replace existing outputs.
-        verify: Read existing outputs to find out whether they are unchanged; by default, their
-            sizes are compared.
+        verify: Read existing outputs to check that they are unchanged; by default, their sizes are
+            compared.
         strict: Stop at the first image that cannot be predicted.
         device: Device: auto, cpu, cuda or mps.
         backend: torch, compile, onnx, openvino, openvino-int8, or auto for the fastest.
         settings: Prediction setting as key=value, e.g. predict.tta=all_8 (repeatable).
-        recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
+        recipe: FILE.py:FUNCTION that defines the run's custom network or loss. The code runs only
+            if you pass this option.
         quiet: Print nothing.
-        **beside: Further files to write for each image; see `FilesBesideMask`.
+        **beside: Additional files to write for each image; see `FilesBesideMask`.
 
     Returns:
         Paths of the masks, of this call and of the one that it continues; their URLs if the output
         is at a URL.
 
     Raises:
-        ConfigError: if there is no output, a setting is not one of prediction, or the part does not
-            exist or has no output folder.
+        ConfigError: if there is no output, a setting does not apply to prediction, or the part does
+            not exist or has no output folder.
         RunError: if a folder is not a run, or an output exists or is one of the images.
         DataError: if images could not be predicted; the others are written first.
     """
@@ -217,7 +219,7 @@ def _masks_if_finished(
     the listing of its images.
 
     Args:
-        folders: Named folders; none if something else is named.
+        folders: Folders that the user specified; empty if anything else was specified.
 
     Returns:
         None if images have to be listed, because one of them may not be finished, or because of

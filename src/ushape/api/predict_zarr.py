@@ -67,31 +67,34 @@ def predict_zarr(
 
     Args:
         run: Run or cross-validation folder; the probabilities of several runs are averaged.
-        image: OME-Zarr image, Zarr array, tiled TIFF or other file of which parts can be read.
-        output: Mask to write, a name that ends with .zarr.
+        image: OME-Zarr image, Zarr array, tiled TIFF, or another file from which regions can be
+            read.
+        output: Mask to write; the name must end with .zarr.
         probabilities: Also write the class probabilities as uint8, as NAME_probabilities.zarr.
-        objects: Also number the connected objects, in the label image OUTPUT/labels/objects.
-        part: Part i/N of the blocks; read from the variables of an array job if not given.
+        objects: Also number the objects, in the label image OUTPUT/labels/objects.
+        part: Part i/N of the blocks to predict (default: from the environment variables of an array
+            job).
         scheduler: Address of a running Dask scheduler, such as tcp://host:8786.
         workers: Number of worker processes to start on this computer.
         ome_version: Version of OME-Zarr: 0.5 with shards, or 0.4.
         chunk: Length of a chunk along each axis in pixels (default: 1024, or 128 for volumes).
         shard: Length of a shard along each axis (default: 4096, or 256 for volumes; 0: none).
-        memory_gb: Memory for a block in GB, besides that of the network; it limits the block size.
+        memory_gb: Memory budget per block in GB, excluding the network; limits the block size.
         overwrite: Replace an existing output.
         device: Device: auto, cpu, cuda or mps.
         backend: torch, compile, onnx, openvino or openvino-int8.
         settings: Prediction setting as key=value, e.g. predict.tta=all_8 (repeatable).
-        recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
+        recipe: FILE.py:FUNCTION that defines the run's custom network or loss. The code runs only
+            if you pass this option.
         quiet: Print nothing.
 
     Returns:
         Path of the mask.
 
     Raises:
-        ConfigError: if a setting is not one of prediction, or options exclude each other.
+        ConfigError: if a setting does not apply to prediction, or options conflict.
         RunError: if a folder is not a run, or the output exists or belongs to another prediction.
-        DataError: if the image cannot be read in parts, or the model needs whole images.
+        DataError: if the image cannot be read in blocks, or the model needs whole images.
     """
     image, output = absolute_path(Path(image)), absolute_path(Path(output))
     own_part = _part_of(part, overwrite=overwrite)
@@ -145,7 +148,7 @@ def _open_or_plan(
     written.
 
     Args:
-        options: Options that determine the output and its division, as of `plan_task`.
+        options: Options that determine the output and its blocks, as for `plan_task`.
 
     Raises:
         RunError: if the output exists, or belongs to another prediction.
@@ -195,15 +198,15 @@ def _create_images(task: BlockTask) -> None:
     """Create the images that are written, unless they exist.
 
     Raises:
-        RunError: if blocks are finished, and an image that holds them is missing.
+        RunError: if blocks are finished, but an image that contains them is missing.
     """
     for pyramid in (*task.pyramids, *task.intermediates):
         if not task.has_begun:
             pyramid.create()
         if not pyramid.exists:
             raise RunError(
-                f"{pyramid.path} is missing or damaged, but {task.folder} states that blocks of it "
-                "are finished.",
+                f"{pyramid.path} is missing or damaged, but according to {task.folder}, some "
+                "of its blocks are finished.",
                 code="output_missing",
                 hint=f"To compute all blocks again, remove {task.folder} and what is left of the "
                 "output, or add --overwrite (overwrite=True).",
@@ -224,7 +227,7 @@ def _compute(task: BlockTask, execute: Execute, device: str, part: Part, console
     if not part.is_all:
         origin = f" ({part.origin})" if part.origin else ""
         console.say(
-            f"This process computes part {part}{origin} of the blocks. To compute all of them: "
+            f"This process computes part {part}{origin} of the blocks. To compute all of them, use "
             "--part 1/1."
         )
     with console.progress("Predicting") as on_progress:
@@ -248,7 +251,7 @@ def _compute(task: BlockTask, execute: Execute, device: str, part: Part, console
 
 @contextmanager
 def _executor(scheduler: str | None, workers: int | None, console: Console) -> Iterator[Execute]:
-    """Yield the function that computes blocks: in this process, or by workers of Dask."""
+    """Yield the function that computes blocks, in this process or on Dask workers."""
     if scheduler is None and workers is None:
         yield run_serially
         return
@@ -257,7 +260,7 @@ def _executor(scheduler: str | None, workers: int | None, console: Console) -> I
 
 
 def _part_of(text: str | None, *, overwrite: bool) -> Part:
-    """Return the part that the user or an array job states.
+    """Return the part specified by the user or by an array job.
 
     Raises:
         ConfigError: if a part would remove the blocks of the others.
@@ -267,14 +270,14 @@ def _part_of(text: str | None, *, overwrite: bool) -> Part:
         raise ConfigError(
             f"Part {part} cannot replace the output, because other parts write to it.",
             code="part_overwrites",
-            hint="Before the parts are started, remove the output and the folder beside it whose "
+            hint="Before starting the parts, remove the output and the folder next to it whose "
             "name ends with .blocks, and omit --overwrite.",
         )
     return part
 
 
 def _check_output(image: Path, output: Path) -> None:
-    """Check the name and the place of the output.
+    """Check the name and the location of the output.
 
     Raises:
         ConfigError: if it does not end with .zarr, or is the image or within it.
@@ -289,12 +292,12 @@ def _check_output(image: Path, output: Path) -> None:
         raise ConfigError(
             f"{output} is the image, or lies within it.",
             code="output_is_input",
-            hint="Choose another place with -o.",
+            hint="Choose another location with -o.",
         )
 
 
 def _remove(output: Path) -> None:
-    """Remove a former output and the description of its prediction.
+    """Remove an earlier output and the description of its prediction.
 
     The description is removed first: blocks that are still computed elsewhere write nothing more.
     """

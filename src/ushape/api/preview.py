@@ -63,8 +63,9 @@ def preview(
         recipe: Name of a recipe (see `ushape recipes`), a YAML file, or FILE.py:FUNCTION.
         strength: Factor by which the augmentation is exaggerated; 1 is the strength in training.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
-        groups: Groups that a split must not separate: a regular expression for the case ids, a
-            column of the table, or none for each image by itself (default: stated or inferred).
+        groups: How to group cases so that a group never spans two splits: a regular expression
+            matched against case IDs, a table column, or `none` to treat every image as its own
+            group (default: taken from the data, or inferred).
         overwrite: Replace existing outputs.
         quiet: Print nothing.
 
@@ -239,7 +240,7 @@ def free_png(path: Path, overwrite: bool) -> Path:
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, completely or not at all."""
     content = bytes_io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
     write_bytes(path, content.getvalue())

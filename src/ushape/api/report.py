@@ -21,7 +21,7 @@ def report(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Write the report of a run again, or compare several runs.
+    """Rewrite the report of a run, or compare several runs.
 
     Args:
         *runs: Scored run, cross-validation, or folder written by `evaluate`; several are compared.
@@ -33,7 +33,7 @@ def report(
         The page.
 
     Raises:
-        ConfigError: if no run is given.
+        ConfigError: if no run is specified.
         RunError: if a run has no scores, the output exists, or the runs cannot be compared.
     """
     if len(runs) > 1:
@@ -42,7 +42,7 @@ def report(
         return page
     if not runs:
         raise ConfigError(
-            "No run was given.", code="missing_argument", hint="Example: ushape report RUN"
+            "No run was specified.", code="missing_argument", hint="Example: ushape report RUN"
         )
     console, folder = Console(quiet=quiet), Path(runs[0])
     found, page = load_report(folder), Path(output) if output else folder / PAGE
@@ -76,9 +76,9 @@ def compare(
         One comparison for each run but the first.
 
     Raises:
-        ConfigError: if fewer than two runs are given.
+        ConfigError: if fewer than two runs are specified.
         RunError: if a run has no scores, the output exists, the runs have no case in common or
-            different masks, or a run is given twice.
+            different masks, or a run is specified twice.
     """
     if len(runs) < 2:
         raise ConfigError(
@@ -124,7 +124,7 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
     """Return the shortest ends of the paths that distinguish them.
 
     Raises:
-        RunError: if a folder is given twice.
+        RunError: if a folder is specified twice.
     """
     parts = [real_path(folder).parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
@@ -132,5 +132,7 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise RunError(
-        f"{folders[0]} is given twice.", code="run_given_twice", hint="Compare it with another run."
+        f"{folders[0]} is specified twice.",
+        code="run_given_twice",
+        hint="Compare it with another run.",
     )

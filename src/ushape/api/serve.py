@@ -45,28 +45,30 @@ def serve(
 ) -> None:
     """Predict images that are sent over HTTP.
 
-    Ctrl-C stops the server as soon as the running requests are answered.
+    Ctrl-C stops the server once all running requests have been answered.
 
     Args:
         run: Run or cross-validation folder; the probabilities of several runs are averaged.
-        port: Port; 0 takes a free one.
-        host: Address to listen on; all but those of this machine require a token.
+        port: Port number; 0 chooses a free port.
+        host: Address to listen on; any non-loopback address requires a token.
         token: Token that requests must contain (default: the environment variable USHAPE_TOKEN).
-        allow_host: Further name in the header Host, for a proxy (repeatable).
-        max_megabytes: Largest request in millions of bytes.
-        max_megapixels: Largest TIFF, NumPy or .nii image in millions of pixels; of other formats
-            an eighth.
-        max_seconds: Longest time that a request waits for its result.
-        max_queue: Largest number of images that are received, wait or are processed.
+        allow_host: Additional host name to accept in the Host header, e.g. behind a proxy
+            (repeatable).
+        max_megabytes: Maximum size of a request in megabytes.
+        max_megapixels: Maximum image size in megapixels for TIFF, NumPy and .nii; one eighth of it
+            for other formats.
+        max_seconds: Maximum time in seconds that a request waits for its result.
+        max_queue: Maximum number of images being received, queued or processed.
         device: Device: auto, cpu, cuda or mps.
         backend: torch, compile, onnx, openvino, openvino-int8, or auto for the fastest.
         settings: Prediction setting as key=value, e.g. predict.tta=all_8 (repeatable).
-        recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
+        recipe: FILE.py:FUNCTION that defines the run's custom network or loss. The code runs only
+            if you pass this option.
         quiet: Print nothing.
 
     Raises:
         MissingPackageError: if the packages of the extra `serve` are not installed.
-        ConfigError: if the address cannot be used, a limit is not positive, or a token is missing
+        ConfigError: if the address cannot be used, a limit is not positive, or the token is missing
             or too short.
         RunError: if a folder is not a run.
         DataError: if the model reads images together with others.
@@ -87,7 +89,7 @@ def serve(
         raise ConfigError(
             f"The token has {len(token)} characters; it must have at least {MIN_TOKEN}.",
             code="token_too_short",
-            hint='Make one: python -c "import secrets; print(secrets.token_urlsafe())"',
+            hint='Generate one: python -c "import secrets; print(secrets.token_urlsafe())"',
         )
     allow_code(recipe)
     console, folders, chosen = Console(quiet=quiet), run_folders(run), setting_list(settings)
@@ -95,9 +97,9 @@ def serve(
         is_local = is_loopback(listener)
         if not (is_local or token):
             raise ConfigError(
-                f"Others can reach the address {host}, so that requests must contain a token.",
+                f"Other computers can reach the address {host}, so requests must contain a token.",
                 code="token_required",
-                hint=f"Set {TOKEN_VARIABLE} or --token, or leave out --host.",
+                hint=f"Set {TOKEN_VARIABLE} or --token, or omit --host.",
             )
         keep_to_usable_cores()
         predictor = Predictor.open(folders, device, backend=backend, settings=chosen)

@@ -1,4 +1,4 @@
-"""Open the page on which images are looked at, annotated and corrected."""
+"""Open the page on which images are viewed, annotated and corrected."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def open_studio(
     no_browser: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Open a page to annotate images, train and correct.
+    """Open a page to annotate images, train and correct masks.
 
-    The page runs on this computer only, and only the printed address opens it. Press Ctrl-C to end
+    The page is served only on this computer; open it with the printed address. Press Ctrl-C to stop
     it.
 
     Args:
         data: Folder with images, with or without masks, a table of them, or a run folder.
-        images: Folder of further images.
-        port: Port of the page; 0 chooses a free one.
+        images: Folder with additional images.
+        port: Port number; 0 chooses a free port.
         masks: Folder with the masks, if the data folder contains only images; or a pattern for
             their names, such as 'DATA/*_mask.png'.
-        no_browser: Only print the address, and open no browser.
+        no_browser: Print the address without opening a browser.
         quiet: Print nothing but the address.
 
     Raises:
         DataError: if there are no images, or if the masks cannot be used.
         RunError: if a run is incomplete, or if another studio has opened the folder.
         ConfigError: if the port is used by another program.
-        MissingPackageError: if the packages of the extra serve are not installed.
+        MissingPackageError: if the packages of the extra `serve` are not installed.
     """
     require_package("fastapi", "serve", "The studio")
     require_package("uvicorn", "serve", "The studio")
@@ -63,5 +63,5 @@ def open_studio(
             run_server(build_app(opened, gate, access), listener, gate, stop_s=5)
         finally:
             if opened.jobs.is_running:
-                console.say("The running job is stopped; a training keeps its best weights.")
+                console.say("The running job is stopped; a training run keeps its best weights.")
             opened.close()

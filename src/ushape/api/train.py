@@ -54,7 +54,7 @@ from ushape.types import CaseFacts, select_cases
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished training."""
+    """Result of a training run."""
 
     folder: Path
     """Run folder, which `predict`, `evaluate` and `report` read."""
@@ -92,30 +92,33 @@ def train(
 
     Args:
         data: Folder with images and masks, or a table of them; or the URL of a folder, such as
-            s3://bucket/data, of which a local copy is made and kept.
+            s3://bucket/data, of which a local copy is created and kept.
         masks: Folder with the masks, if the data folder contains only images; or a pattern for
             their names, such as 'DATA/*_mask.png'; or the URL of a folder.
         output: Run folder, new or empty (default: runs/NAME, numbered if it exists).
         recipe: Name of a recipe (see `ushape recipes`), a YAML file, or FILE.py:FUNCTION (default:
             auto).
-        minutes: Wall time of training and evaluation in minutes (default: 30 without epochs).
+        minutes: Wall time of training and evaluation in minutes (default: 30, unless the number of
+            epochs is set).
         epochs: Number of epochs, instead of a time limit.
         device: Device: auto, cpu, cuda or mps.
-        devices: Number of devices of this machine that train one model together (default: 1, or
-            one for each process that torchrun or srun has started).
+        devices: Number of devices of this machine on which to train the model (default: 1, or one
+            for each process started by torchrun or srun).
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
-        plan: Plan to use instead of a recipe: a file written by `ushape plan -o`, edited or not.
+        plan: Plan to use instead of a recipe: a file written by `ushape plan -o`, possibly edited.
         splits: JSON file with the split, such as splits.json of a run (default: a new split).
-        start_from: Run folder or .safetensors file whose weights the training starts from; the
-            network is that of the run (default: `train.initial_weights`).
-        groups: Groups that a split must not separate: a regular expression for the case ids, a
-            column of the table, or none for each image by itself (default: stated or inferred).
+        start_from: Run folder or .safetensors file with the initial weights; the network is that of
+            the run (default: `train.initial_weights`).
+        groups: How to group cases so that a group never spans two splits: a regular expression
+            matched against case IDs, a table column, or `none` to treat every image as its own
+            group (default: taken from the data, or inferred).
         quiet: Print nothing.
 
     Raises:
         DataError: if the data cannot be used; the message lists the files.
-        ConfigError: if an option is unknown or impossible, or excludes another one.
+        ConfigError: if an option is unknown, has an impossible value, or conflicts with another
+            one.
         PlanError: if the plan does not fit the data.
         RunError: if the output exists.
     """
@@ -170,30 +173,30 @@ def _plan_run(
 ) -> tuple[Planned, list[CaseFacts]]:
     """Plan the training and store cases, splits and plan, or remove the run folder again."""
     with run.removed_on_failure():
-        # The plan is that of one device at first; it is divided below.
+        # The plan is for a single device at first; it is divided below.
         machine = replace(inspect_machine(device, team.started_here), devices=1)
-        found, planned = plan_data(folder, masks, options, machine, clock, console)
-        planned = _decide_slices(run, found, planned, options, clock, console)
-        facts, splits = found.facts, planned.splits
+        stats, planned = plan_data(folder, masks, options, machine, clock, console)
+        planned = _decide_slices(run, stats, planned, options, clock, console)
+        facts, splits = stats.facts, planned.splits
         if options.recipe.train.learning_rate == AUTO:
             from ushape.api.lr import search_rate  # Loads matplotlib.
 
             training = select_cases(facts, splits.train)
             planned = replace(planned, plan=search_rate(planned.plan, training, run.folder))
         if team.count > 1 or planned.plan.machine.devices > 1:
-            is_open, given = options.plan is None, options.recipe.train
-            own = plan_for_devices(
+            is_new_plan, settings = options.plan is None, options.recipe.train
+            plan = plan_for_devices(
                 planned.plan,
                 team.count,
-                may_round=is_open and given.batch_size == AUTO,
-                adds_loaders=is_open and given.workers == AUTO,
+                may_round=is_new_plan and settings.batch_size == AUTO,
+                adds_loaders=is_new_plan and settings.workers == AUTO,
             )
-            planned = replace(planned, plan=own)
-            console.say(describe_shares(own))
+            planned = replace(planned, plan=plan)
+            console.say(describe_shares(plan))
         for line in planned.plan.reasons:
             console.say(line)
-        files = found.file_checksums
-        run.save_cases(folder, facts, found.checksum, masks=optional_path(masks), files=files)
+        files = stats.file_checksums
+        run.save_cases(folder, facts, stats.checksum, masks=optional_path(masks), files=files)
         splits.save(run.splits_path)
         if planned.plan.start is not None:
             save_seen(run, Source.find(planned.plan.start.path).run)
@@ -205,21 +208,21 @@ def _plan_run(
 
 def _decide_slices(
     run: Run,
-    found: DatasetStats,
+    stats: DatasetStats,
     planned: Planned,
     options: TrainOptions,
     clock: Clock,
     console: Console,
 ) -> Planned:
-    """Return the plan; if it leaves open how volumes are seen, that of the best short trial."""
+    """Return the plan; if 2D and 3D are to be compared, return that of the best short trial."""
     machine = planned.plan.machine
 
     def replan(slices: int | None, measured: Measured) -> Planned:
         preprocessing = replace(options.recipe.preprocessing, slices=slices)
         recipe = replace(options.recipe, preprocessing=preprocessing)
-        return plan_scanned(found, recipe, machine, options.splits, clock, console, measured)
+        return plan_scanned(stats, recipe, machine, options.splits, clock, console, measured)
 
-    return compare_slices(found, planned, replan, run, clock, console)
+    return compare_slices(stats, planned, replan, run, clock, console)
 
 
 @threads_restored()
@@ -232,21 +235,22 @@ def resume(
 ) -> TrainResult:
     """Continue an interrupted training.
 
-    The result is the same as without the interruption, unless the training has a time limit, or
-    continues on another number of devices.
+    The result is the same as without the interruption, unless training has a time limit or
+    continues on a different number of devices.
 
     Args:
         run: Run folder that `ushape train` wrote.
-        recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
-        devices: Number of devices that train together (default: as before).
+        recipe: FILE.py:FUNCTION that defines the run's custom network or loss. The code runs only
+            if you pass this option.
+        devices: Number of devices on which to train the model (default: as before).
         quiet: Print nothing.
 
     Returns:
         The run folder and the scores.
 
     Raises:
-        RunError: if the folder is not a run, if its data were changed, or if it is in use.
-        ConfigError: if the run needs a Python file that is not named, or that was changed.
+        RunError: if the folder is not a run, if its data have changed, or if it is in use.
+        ConfigError: if the run needs a Python file that was not specified or has changed.
         PlanError: if the device of the run is not available.
     """
     clock, console = Clock.of_command(), Console(quiet=quiet)
@@ -293,7 +297,7 @@ def _fit_and_score(
 ) -> TrainResult:
     """Train as planned, tune and score the best weights, and write the report.
 
-    A training that has reached its end is not continued; only its report is written again.
+    Training that has reached its end is not continued; only the report is written again.
     """
     parts = (splits.train, splits.validation, splits.test)
     training, validation, tested = (select_cases(facts, ids) for ids in parts)
@@ -403,7 +407,7 @@ def _open(
     team: Team,
     console: Console,
 ) -> tuple[Train, SampleStore]:
-    """Return a function that trains, in processes of their own on several devices.
+    """Return a function that trains; on several devices, it does so in separate processes.
 
     The validation cases are returned as well.
     """
@@ -423,13 +427,13 @@ def _fit_from_start(
     *,
     resume: bool,
 ) -> FitResult:
-    """Train from the usual weights, or if the plan names weights, usually after two trials.
+    """Train from the usual weights; if the plan contains weights, usually after two trials.
 
     Args:
         whole_s: Seconds for trials and training together, including those before an interruption;
             None: no limit.
-        left_s: Returns how many of them are left. All attempts of this command count, also those
-            that ran out of memory, and what earlier commands have trained.
+        left_s: Returns how many of them are left. All attempts of this command count, including
+            those that ran out of memory, and so does the training time of earlier commands.
     """
     initial = None
     if plan.start is not None and not plan.recipe.train.compare_start:

@@ -67,7 +67,7 @@ class SearchResult:
     """Run folder of the final training, which `predict`, `evaluate` and `report` read."""
 
     settings: tuple[str, ...]
-    """Settings of the best trial as key=value; none if it is the plan without changes."""
+    """Settings of the best trial as key=value; empty if it is the plan without changes."""
 
     trials: tuple[TrialRow, ...]
     """All trials in the order in which they began."""
@@ -100,10 +100,10 @@ def tune(
 ) -> SearchResult:
     """Search for better settings and train with them.
 
-    Short trials are compared on the validation cases, bad ones are stopped early, and the final
-    training has half of the time. Only its result is scored on the test cases. Repeat an
-    interrupted call with the same output to continue it; the same call in several processes shares
-    the trials.
+    Short trials are compared on the validation cases, and poor ones are stopped early. The final
+    training run uses half of the time; only its result is scored on the test cases. Repeat an
+    interrupted call with the same output to continue it. Several processes that make the same call
+    share the trials.
 
     Args:
         data: Folder with images and masks, or a table of them.
@@ -112,25 +112,28 @@ def tune(
         output: Folder for the trials, the run of the final training and search.html (default:
             runs/NAME-search).
         recipe: Name of a recipe (see `ushape recipes`), a YAML file, or FILE.py:FUNCTION.
-        minutes: Wall time of trials and final training together in minutes (default: 30 without
-            epochs).
+        minutes: Wall time of trials and final training together in minutes (default: 30, unless the
+            number of epochs is set).
         epochs: Number of epochs of the final training; a trial has an eighth of its steps.
-        trials: Largest number of trials (default: as many as the minutes allow, or 16 with epochs).
-        search: Values to try for a setting, as key=a,b,c, in place of those that are proposed; only
-            `planned` to leave it out (repeatable).
-        device: Device: auto, cpu, cuda or mps; several (cuda:0,cuda:1) run trials in parallel.
+        trials: Maximum number of trials (default: as many as the time allows, or 16 if the number
+            of epochs is set).
+        search: Values to try for a setting, as KEY=A,B,C, replacing the proposed values;
+            KEY=planned excludes the setting from the search (repeatable).
+        device: Device: auto, cpu, cuda or mps; a list (cuda:0,cuda:1) runs trials in parallel.
         seed: Random seed for the split, weight initialization and patch sampling.
-        settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable); it is the same
-            in all trials.
-        start_from: Run folder or .safetensors file whose weights the training starts from; the
-            network is that of the run (default: `train.initial_weights`).
-        groups: Groups that a split must not separate: a regular expression for the case ids, a
-            column of the table, or none for each image by itself (default: stated or inferred).
+        settings: Recipe setting as key=value, e.g. train.batch_size=2; it is the same in all trials
+            (repeatable).
+        start_from: Run folder or .safetensors file with the initial weights; the network is that of
+            the run (default: `train.initial_weights`).
+        groups: How to group cases so that a group never spans two splits: a regular expression
+            matched against case IDs, a table column, or `none` to treat every image as its own
+            group (default: taken from the data, or inferred).
         quiet: Print nothing.
 
     Raises:
         DataError: if the data cannot be used, or if there are no validation cases.
-        ConfigError: if an option is unknown or impossible, or excludes another one.
+        ConfigError: if an option is unknown, has an impossible value, or conflicts with another
+            one.
         MissingPackageError: if Optuna is not installed.
         RunError: if the output contains other files, or the search of another request.
         KeyboardInterrupt: if Ctrl-C ended a trial.
@@ -188,7 +191,7 @@ class _Search:
     """Other options of the call, which belong to the command that trains again."""
 
     fixed: tuple[str, ...]
-    """Settings that the user fixes with --set."""
+    """Settings fixed by the user with --set."""
 
     searches: tuple[str, ...]
     trials: int | None
@@ -210,7 +213,8 @@ class _Search:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """Recipe of the final training: volumes are seen as in the trials, in a share of the time.
+        """Recipe of the final training, with its share of the time and volumes processed as in
+        trials.
 
         Raises:
             ConfigError: if a range test is to choose the learning rate.
@@ -221,7 +225,7 @@ class _Search:
             raise ConfigError(
                 "train.learning_rate is auto, but a search tries several learning rates itself.",
                 code="settings_conflict",
-                hint="Leave train.learning_rate out, or give a number.",
+                hint="Omit train.learning_rate, or set it to a number.",
             )
         if train.minutes is not None:
             train = replace(train, minutes=FINAL_SHARE * train.minutes)
@@ -293,7 +297,7 @@ class _Search:
             raise ConfigError(
                 "No setting is left to search.",
                 code="nothing_to_search",
-                hint="Name one: --search train.learning_rate=0.001,0.004",
+                hint="Specify one: --search train.learning_rate=0.001,0.004",
             )
         minutes, whole_s = plan.recipe.train.minutes, training_budget_s(plan, clock.elapsed_s)
         trials_s = None
@@ -350,7 +354,7 @@ class _Search:
             raise ConfigError(
                 f"The trials of {self.options.recipe.code.name} cannot run on several devices.",
                 code="custom_code_several_devices",
-                hint="Give a single device; a recipe in a Python file is trained in one process.",
+                hint="Use a single device; a recipe in a Python file is trained in one process.",
             )
         recipe = self.folder / "recipe.yaml"
         write_bytes(recipe, config.explain(self.options.recipe).encode())
@@ -366,7 +370,7 @@ class _Search:
         devices.run(jobs, self.console)
 
     def finish(self) -> SearchResult:
-        """Write what was found, and train with the best settings unless this was done.
+        """Write the results, and train with the best settings unless this has been done.
 
         Raises:
             RunError: if no trial has ended.
@@ -387,7 +391,7 @@ class _Search:
             with locked_in_turn(self.folder, self.final.folder.exists):
                 page = self._write(rows, best, chosen)
                 self.console.say(f"Search: {page}")
-                with without_launcher():  # The others have no part in the final training.
+                with without_launcher():  # The others do not take part in the final training.
                     return replace(found, summary=self._train_best(chosen))
         except RunError as error:
             if error.code != "folder_in_use":

@@ -468,7 +468,7 @@ class Run:
             raise RunError(
                 f"{self.folder} is not a complete run: it has no {path.name}.",
                 code="run_incomplete",
-                hint="Name the folder that `ushape train` printed, e.g. runs/my_images.",
+                hint="Specify the folder that `ushape train` printed, e.g. runs/my_images.",
             )
 
     def _runs_inside(self) -> list[Path]:

@@ -201,7 +201,7 @@ def test_trials_of_a_killed_process_do_not_prevent_a_repeated_command(compare, t
 @pytest.mark.parametrize(
     ("has_continuation", "ending"),
     [
-        (True, "The trials were removed. Run the same command to begin again."),
+        (True, "The trials were removed. Run the same command again to start over."),
         (False, "The trials were removed."),
     ],
 )
