@@ -1,4 +1,4 @@
-"""Classes of the mask values, as the user states them."""
+"""Classes of the mask values, as specified by the user."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class LabelConfig:
     RENAMED: ClassVar = {"reach_px": "max_distance_px"}
 
     values: tuple[MaskValue, ...] | None = None
-    """Mask values in class order, background first; null: the values found, in increasing order.
-    Colors are written as text, e.g. ["#000000", "#00ff00"]."""
+    """Mask values in class order, background first; null: the values that occur in the masks, in
+    increasing order. Colors are written as text, e.g. ["#000000", "#00ff00"]."""
 
     names: tuple[str, ...] | None = None
     """Name of each class, background first; null: derived from the values."""
@@ -40,40 +40,43 @@ class LabelConfig:
     """Mask value of pixels that are excluded from loss and scores."""
 
     threshold: int | None = None
-    """Lowest mask value that is foreground; lower values are background. Use it for masks with soft
-    edges, or with object ids (threshold 1)."""
+    """Lowest mask value that is foreground; lower values are background. Use this for masks with
+    soft edges or with object IDs (threshold 1)."""
 
     nearest: bool = False
     """Whether pixels with a value that is not in labels.values belong to the class with the nearest
-    value or color. Use it for masks with soft edges, or saved as JPEG."""
+    value or color. Use this for masks with soft edges or masks saved as JPEG."""
 
     softmax: bool = False
-    """Whether two classes have one output channel each; false: one channel, for the foreground."""
+    """Whether the network has one output channel for each of two classes; false: a single channel,
+    for the foreground."""
 
     regions: dict[str, tuple[int, ...]] | None = None
     """Overlapping regions from the largest to the smallest, with the mask values that each
     contains, e.g. {whole: [1, 2, 3], core: [2, 3]}. Each is learned and scored separately. In
-    predicted masks they are drawn in this order, each with the value that is in no later region."""
+    predicted masks, they are drawn in this order, each with its value that is not in any later
+    region."""
 
     instances: bool | None = None
-    """Whether masks state the objects: by shapes or files that are one object each, beside their
-    class, or by values that number them, all of which are then foreground. false: objects are
-    connected parts of a class; null: decided from the data."""
+    """Whether masks mark individual objects: by shapes or files that each are one object of a
+    class, or by values that number the objects, all of which are then foreground. false: objects
+    are connected components of a class; null: decided from the data."""
 
     time_points: bool | None = None
     """Whether the fourth axis of NIfTI masks is time, so that each time point of image and mask is
-    a case. false: it holds the classes, or copies of one mask; null: it is time if the images have
-    as many volumes, unless all masks have one channel for each class, or equal ones."""
+    a case. false: it contains the classes, or copies of one mask; null: it is time if the images
+    have the same number of volumes, unless all masks have one channel for each class, or identical
+    channels."""
 
     objects: Literal["auto", "connected", "distance"] = "auto"
-    """What an object is. connected: a connected part of a class; distance: the network also learns
-    the distance of each pixel to the border of its object, which separates objects that touch.
-    auto: distance if masks number their objects, or consist of many parts most of which nearly
-    touch another one of their class."""
+    """Definition of an object. connected: a connected component of a class; distance: the network
+    also learns the distance of each pixel to the border of its object, which separates touching
+    objects. auto: distance if masks number their objects, or if they consist of many components,
+    most of which nearly touch another one of the same class."""
 
     max_distance_px: float | None = None
-    """Largest distance to the border that is learned, in pixels after preprocessing, of the axis
-    with the finest ones (preprocessing.distances); null: a quarter of the size of a typical
+    """Largest distance to the border that is learned, in pixels after preprocessing along the axis
+    with the smallest pixels (preprocessing.distances); null: a quarter of the size of a typical
     object."""
 
     def __post_init__(self) -> None:
@@ -81,7 +84,7 @@ class LabelConfig:
             raise ConfigError(
                 f"labels.max_distance_px is {self.max_distance_px}; it must be at least 1.",
                 code="value_out_of_range",
-                hint="Use about a quarter of the size of an object, or leave it out.",
+                hint="Use about a quarter of the size of an object, or omit it.",
             )
         if self.regions is not None and self.objects == "distance":
             raise ConfigError(
@@ -94,13 +97,13 @@ class LabelConfig:
             raise ConfigError(
                 f"labels.instances cannot be combined with labels.{other}.",
                 code="settings_conflict",
-                hint="Remove one of them: the values of masks number objects, or name classes.",
+                hint="Remove one of them: mask values stand either for objects or for classes.",
             )
         if self.regions is not None and (self.threshold is not None or self.softmax):
             raise ConfigError(
                 "labels.regions cannot be combined with labels.threshold or labels.softmax.",
                 code="settings_conflict",
-                hint="Remove one of them: regions overlap, so each has a channel of its own.",
+                hint="Remove one of them: regions overlap, so each has its own channel.",
             )
         if self.threshold is not None and self.values is not None:
             raise ConfigError(
@@ -117,9 +120,9 @@ class LabelConfig:
             )
         if self.values is not None and len(set(self.values)) < 2:
             raise ConfigError(
-                f"labels.values is {self.values}, which names fewer than two classes.",
+                f"labels.values is {self.values}, which defines fewer than two classes.",
                 code="too_few_classes",
-                hint="Name the background first, e.g. --set labels.values=[0,255].",
+                hint="List the background first, e.g. --set labels.values=[0,255].",
             )
         if self.values is not None and self.ignore in self.values:
             raise ConfigError(

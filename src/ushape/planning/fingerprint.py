@@ -46,11 +46,11 @@ class ClassFacts:
     """Share of all pixels that belong to the class."""
 
     object_size: float
-    """Longer side of a typical connected part, in pixels of the files; the longer side of a case if
-    it is unknown."""
+    """Longer side of a typical connected component, in pixels of the files; the longer side of a
+    case if it is unknown."""
 
     objects_per_case: float
-    """Median number of connected parts, over the cases that contain the class."""
+    """Median number of connected components, over the cases that contain the class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +72,10 @@ class Fingerprint:
     """Mean share of the pixels of a case that belong to any foreground class."""
 
     object_size: float
-    """Longer side of a typical connected part of the masks, in pixels of the files."""
+    """Longer side of a typical connected component of the masks, in pixels of the files."""
 
     objects_per_case: float
-    """Median number of connected parts of a mask, over the cases that have any."""
+    """Median number of connected components of a mask, over the cases that have any."""
 
     redundancy: float
     """Excess similarity of neighbors within a group over distant images, 0 to 1."""
@@ -96,23 +96,23 @@ class Fingerprint:
     """Properties of each foreground class, in class order."""
 
     slices_per_case: int | None = None
-    """Median number of slices of a volume if S are the axes of a slice, because the network sees
-    volumes slice by slice; None otherwise."""
+    """Median number of slices of a volume if S are the axes of a slice, because the network
+    processes volumes slice by slice; None otherwise."""
 
     spacing_mm: tuple[float, ...] | None = None
-    """Median spacing along each axis of S, or that to which cases are resampled; None unless all
-    files state it."""
+    """Median spacing along each axis of S, or the spacing to which cases are resampled; None unless
+    all files contain it."""
 
     numbered_objects: float = 0.0
     """Median number of objects per case, if the masks number them; 0 for masks of classes."""
 
     joined_share: float = 1.0
-    """Share of the objects that shapes or files state which touch another one of their class; 1 for
+    """Share of objects marked by shapes or files that touch another one of their class; 1 for
     values that number objects, where it is not measured."""
 
     touching_share: float = 0.0
-    """Mean share of the connected parts of a mask that touch another one of their class, or nearly
-    so; 0 for masks of few parts."""
+    """Mean share of the connected components of a mask that touch, or nearly touch, another one of
+    their class; 0 for masks with few components."""
 
     is_photographic: bool = False
     """Whether the images are color photographs: three different channels of 8 bits, and less than
@@ -127,7 +127,7 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
         training: Ids of the training cases.
     """
     chosen = [one for one in stats.case_stats if one.case.id in training]
-    # Of a large image, most parts may not be annotated.
+    # Most parts of a large image may not be annotated.
     case_stats = [one for one in chosen if any(stats.class_pixels(one))] or chosen
     group_of = stats.group_of
     groups = [group_of[one.case.id] for one in case_stats]
@@ -184,7 +184,7 @@ def _measure_sizes(case_stats: Sequence[CaseStats], stats: DatasetStats) -> dict
 
 
 def _median_spacing(case_stats: Sequence[CaseStats]) -> tuple[float, ...] | None:
-    """Return the median spacing along each axis of S; None unless all files state one above 0."""
+    """Return the median spacing along each axis of S; None unless all files have one above 0."""
     stated = [one.spacing_mm for one in case_stats if one.spacing_mm is not None]
     if len(stated) < len(case_stats) or not all(0 < x < np.inf for one in stated for x in one):
         return None
@@ -204,15 +204,15 @@ def _count_numbers(case_stats: Sequence[CaseStats], stats: DatasetStats) -> floa
     return _median(several) if max(counts, default=0) > 1 else 0.0
 
 
-def _objects_of(one: CaseStats, space: LabelSpace) -> tuple[int, float]:
-    """Return number and size of the objects of a case: the stated ones, or connected parts."""
-    if one.instances is not None and space.states_objects:
-        return one.instances.visible, one.instances.size
-    return one.objects, one.object_size
+def _objects_of(case: CaseStats, space: LabelSpace) -> tuple[int, float]:
+    """Return number and size of the objects of a case: marked ones, or connected components."""
+    if case.instances is not None and space.states_objects:
+        return case.instances.visible, case.instances.size
+    return case.objects, case.object_size
 
 
 def _joined_share(case_stats: Sequence[CaseStats], space: LabelSpace) -> float:
-    """Return the share of stated objects that touch another one of their class, or 1."""
+    """Return the share of marked objects that touch another one of their class, or 1."""
     if space.numbers_objects:
         return 1.0
     known = [one.instances for one in case_stats if one.instances is not None]
@@ -223,7 +223,7 @@ def _joined_share(case_stats: Sequence[CaseStats], space: LabelSpace) -> float:
 
 
 def _measure_touching(case_stats: Sequence[CaseStats], stats: DatasetStats) -> float:
-    """Return the mean share of parts that touch, over some cases; 0 for masks of few parts."""
+    """Return the mean share of touching components over some cases; 0 for only a few of them."""
     # Strokes in masks that are mostly not annotated are not the objects.
     annotated = [
         one
@@ -276,9 +276,9 @@ def find_symmetry(thumbnails: np.ndarray, groups: Sequence[str]) -> tuple[tuple[
     it. Relative to that chance level, the energy is 1 + (n - 1) r, where r is the mean correlation
     between the differences of two groups. A direction is detected if r is above 2/n.
 
-    `benchmarks/scores/orientation.py` prints r for data sets, and for random choices of few of
-    their groups: without a direction, r of 3, 4, 6 and 8 groups is below 0.55, 0.34, 0.27 and 0.22
-    in 99 % of the choices; over all groups it is 0.33 for brain MRI and 0.64 for cars.
+    `benchmarks/scores/orientation.py` prints r for datasets, and for random subsets of their
+    groups: without a direction, r of 3, 4, 6 and 8 groups is below 0.55, 0.34, 0.27 and 0.22 in 99%
+    of the subsets; over all groups it is 0.33 for brain MRI and 0.64 for cars.
 
     Left and right may always be exchanged, as is usual; `augment.geometry.flip_axes` overrides it.
 
@@ -337,42 +337,42 @@ def _redundancy_of(case_stats: Sequence[CaseStats], groups: Sequence[str]) -> fl
 def _measure_classes(
     case_stats: Sequence[CaseStats], stats: DatasetStats
 ) -> tuple[ClassFacts, ...]:
-    """Measure each foreground class; cases in which its parts were not measured are left out."""
-    pixels = np.array([stats.class_pixels(one) for one in case_stats])
-    parts: list[list[tuple[int, float]]] = [[] for _ in stats.space.values]
-    for one in case_stats:
-        for index, own in _parts_of_classes(one, stats.space).items():
-            parts[index].append(own)
-    longest = float(np.median([max(one.shape) for one in case_stats]))
+    """Measure each foreground class, except in cases whose components were not measured."""
+    pixels = np.array([stats.class_pixels(case) for case in case_stats])
+    components: list[list[tuple[int, float]]] = [[] for _ in stats.space.values]
+    for case in case_stats:
+        for index, count_and_size in _components_of_classes(case, stats.space).items():
+            components[index].append(count_and_size)
+    longest = float(np.median([max(case.shape) for case in case_stats]))
     return tuple(
         ClassFacts(
             name=name,
             cases=float((pixels[:, index] > 0).mean()),
             pixels=float(pixels[:, index].sum() / max(1, pixels.sum())),
-            object_size=_median([size for _, size in parts[index]] or [longest]),
-            objects_per_case=_median([count for count, _ in parts[index]] or [1]),
+            object_size=_median([size for _, size in components[index]] or [longest]),
+            objects_per_case=_median([count for count, _ in components[index]] or [1]),
         )
         for index, name in enumerate(stats.space.names)
         if index
     )
 
 
-def _parts_of_classes(one: CaseStats, space: LabelSpace) -> dict[int, tuple[int, float]]:
-    """Return number and size of the connected parts of each foreground class in a case.
+def _components_of_classes(case: CaseStats, space: LabelSpace) -> dict[int, tuple[int, float]]:
+    """Return number and size of the connected components of each foreground class in a case.
 
     Values between classes, from soft edges or lossy compression, are left out.
     """
     exact = replace(space, nearest=False)
-    unknown = set(exact.unknown_values(one.objects_by_value, one.encoding))
-    values = [value for value in one.objects_by_value if value not in unknown]
-    classes = exact.classes_of(np.array(values, dtype=np.int64), one.encoding)
-    found: dict[int, tuple[int, float]] = {}
+    unknown = set(exact.unknown_values(case.objects_by_value, case.encoding))
+    values = [value for value in case.objects_by_value if value not in unknown]
+    classes = exact.classes_of(np.array(values, dtype=np.int64), case.encoding)
+    components: dict[int, tuple[int, float]] = {}
     for value, index in zip(values, classes.tolist(), strict=True):
         if index not in (0, IGNORE):
-            count, size = found.get(index, (0, 0.0))
-            more, other = one.objects_by_value[value]
-            found[index] = count + more, max(size, other)
-    return found
+            count, size = components.get(index, (0, 0.0))
+            value_count, value_size = case.objects_by_value[value]
+            components[index] = count + value_count, max(size, value_size)
+    return components
 
 
 def _median(values: Sequence[float]) -> float:

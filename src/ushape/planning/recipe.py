@@ -1,4 +1,4 @@
-"""Recipe: the settings of a training, with "auto" where data and machine decide."""
+"""Recipe: the settings of a training run, with "auto" where data and machine decide."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Precision = Literal["fp32", "bf16", "fp64"]
 Tta = Average | Literal["validated"]
 
 MAX_SEED = 2**32
-"""Seeds must be smaller, because some random generators accept no more."""
+"""Seeds must be smaller, because some random generators accept no larger ones."""
 
 
 MAX_WORKERS = 128
-"""Largest number of processes that load patches; each needs memory of its own."""
+"""Maximum number of processes that load patches; each needs its own memory."""
 
 MAX_THREADS = 1024
-"""Largest number of CPU threads."""
+"""Maximum number of CPU threads."""
 
 MAX_OF_TRAINING = {
     "minutes": 525_600,
@@ -63,25 +63,25 @@ class TrainConfig:
     }
 
     minutes: float | None = None
-    """Total wall time for training and evaluation in minutes. Used if epochs is null; 30 if
-    both are null."""
+    """Total wall time for training and evaluation in minutes, used if epochs is null; 30 if both
+    are null."""
 
     epochs: int | None = None
     """Number of epochs, regardless of how long they take."""
 
     steps_per_epoch: int | Auto = AUTO
-    """Optimizer steps per epoch. Validation runs, and weights are saved, after each epoch."""
+    """Optimizer steps per epoch. After each epoch, validation runs and weights are saved."""
 
     batch_size: int | Auto = AUTO
     """Number of patches per batch."""
 
     accumulate_grad_batches: int = 1
-    """Number of batches whose gradients are accumulated for one optimizer step. The effective
-    batch size grows by this factor, the memory does not."""
+    """Number of batches whose gradients are accumulated for one optimizer step. The effective batch
+    size grows by this factor, but memory use does not."""
 
     optimizer: str = field(default="adamw", metadata={KNOWN: OPTIMIZERS})
-    """Optimizer. muon: Muon for the kernels of all convolutions but the first one and those of one
-    pixel, adamw for the other parameters."""
+    """Optimizer. muon: Muon for the kernels of all convolutions except the first one and those of
+    size 1, and adamw for all other parameters."""
 
     momentum: float = 0.9
     """Momentum of sgd, rmsprop and muon."""
@@ -90,13 +90,14 @@ class TrainConfig:
     """Decay of the mean squared gradient in adamw, adam and muon."""
 
     initial_weights: Literal["random", "synthetic_pretrained"] | Auto = AUTO
-    """Weights that a network begins with. synthetic_pretrained: those of a network trained on
-    synthetic images of cells, membranes, lines and figures; they belong to ushape. random: random
-    weights. auto: synthetic_pretrained if they fit the network."""
+    """Initial weights of the network. synthetic_pretrained: weights trained on synthetic images of
+    cells, membranes, lines and shapes, which are included in ushape. random: random weights. auto:
+    synthetic_pretrained if they fit the network."""
 
     compare_start: bool = True
-    """Whether two short trials decide between the weights of an earlier run (--from) and those that
-    the training would begin with otherwise. false: it begins with those of the earlier run."""
+    """Whether two short trials decide between the weights of an earlier run (--from) and the
+    initial weights that would be used otherwise. false: always use the weights of the earlier
+    run."""
 
     learning_rate: float | Auto = 2e-3
     """Highest learning rate. auto: found by a learning-rate range test before training."""
@@ -109,7 +110,8 @@ class TrainConfig:
     """Learning rate of a pretrained encoder, relative to that of the other layers."""
 
     encoder_freeze_fraction: float = 0.0
-    """Fraction of all steps, at the beginning, in which a pretrained encoder does not change."""
+    """Fraction of all steps, at the beginning of training, during which a pretrained encoder is
+    frozen."""
 
     schedule: str = field(default="cosine", metadata={KNOWN: SCHEDULES})
     """Learning-rate schedule. cosine: linear warmup, then half a cosine to zero; constant: no
@@ -120,32 +122,32 @@ class TrainConfig:
     """Fraction of all steps used for warmup (cosine, warmup and polynomial)."""
 
     warmup_steps: int | None = None
-    """Number of warmup steps, in place of warmup_fraction; at most half of all steps are used."""
+    """Number of warmup steps, which overrides warmup_fraction; limited to half of all steps."""
 
     weight_decay: float = 0.01
     """Weight decay; decoupled in adamw and muon, added to the gradient in the other optimizers."""
 
     gradient_clip: float = 5.0
-    """Largest norm of the gradient; larger gradients are scaled down to it. 0: no clipping."""
+    """Maximum norm of the gradient; larger gradients are scaled down to it. 0: no clipping."""
 
     ema_decay: float | Auto = AUTO
-    """Decay per step of the exponential moving average of the weights, which is what is
-    validated and saved; smaller in the first steps. 0: no average. auto: 0.99 if the schedule is
+    """Decay per step of the exponential moving average of the weights, which is validated and saved
+    in their place; smaller in the first steps. 0: no averaging. auto: 0.99 if the schedule is
     constant or warmup, otherwise 0."""
 
     patience: int | None = None
-    """Number of epochs without an improvement of the monitored quantity after which training
-    stops; null: never."""
+    """Number of epochs without improvement of the monitored quantity after which training stops;
+    null: never."""
 
     monitor: Literal["validation_score", "validation_dice", "validation_loss", "training_loss"] = (
         "validation_score"
     )
-    """Quantity that is monitored for patience. validation_score: the score by which the weights are
-    chosen, the average precision of the objects if the network learns to separate them, otherwise
-    the Dice."""
+    """Quantity that is monitored for patience. validation_score: the score by which the best
+    weights are selected, which is the average precision of the objects if the network learns to
+    separate them, otherwise the Dice."""
 
     save_every_epoch: bool = False
-    """Whether to save the weights of every epoch in the folder epochs of the run."""
+    """Whether to save the weights of every epoch, in the subfolder `epochs` of the run."""
 
     max_validation_cases: int | Auto = AUTO
     """Maximum number of validation cases that are predicted after each epoch; if there are more, an
@@ -153,30 +155,30 @@ class TrainConfig:
 
     precision: Precision | Auto = AUTO
     """Numeric precision. bf16: mixed precision with weights in fp32; auto: bf16 if the hardware
-    supports it, otherwise fp32; on a CPU with a time limit, the faster of both."""
+    supports it, otherwise fp32; on a CPU with a time limit, whichever is faster."""
 
     channels_last: bool | Auto = AUTO
     """Whether to use the channels-last memory layout, which is faster on most hardware. auto: yes;
-    on a CPU with a time limit, whether it is faster."""
+    on a CPU with a time limit, only if it is faster."""
 
     reuse_freed_memory: bool = True
     """Whether to keep freed memory for the next step instead of returning it to the system
     (Linux with glibc only)."""
 
     patch_source: Literal["memory", "files"] | Auto = AUTO
-    """Where patches are cut from. memory: all preprocessed images, which are loaded before the
-    training; files: the files, of which only the parts that the patches show are read if they are
-    TIFF, Zarr, .npy or uncompressed .nii. The patches are the same. auto: memory if the images fill
-    at most a quarter of the main memory."""
+    """Where patches are read from. memory: all preprocessed images, which are loaded before
+    training; files: the image files, from which only the regions of the patches are read if the
+    format is TIFF, Zarr, .npy or uncompressed .nii. The patches are the same. auto: memory if the
+    images fill at most a quarter of the main memory."""
 
     workers: int | Auto = AUTO
     """Number of processes that sample and augment patches; 0: the training process does it."""
 
     threads: int | Auto = AUTO
-    """Number of CPU threads; another number changes the last digits of the weights. With a time
-    limit it is the largest number, and fewer are used while other programs use the cores. auto:
+    """Number of CPU threads; a different number changes the last digits of the weights. With a time
+    limit, this is the maximum, and fewer threads are used while other programs use the cores. auto:
     OMP_NUM_THREADS if it is set, otherwise the number of cores that other programs leave free when
-    the training is planned."""
+    training is planned."""
 
     def __post_init__(self) -> None:
         _check_known("optimizer", self.optimizer, OPTIMIZERS)
@@ -187,13 +189,13 @@ class TrainConfig:
                 raise ConfigError(
                     f"train.{name} is {value}; it must be a number above 0 and at most {most}.",
                     code="value_out_of_range",
-                    hint="Leave it out to use the default.",
+                    hint="Omit it to use the default.",
                 )
         if self.workers != AUTO:
             hint = "Use 0 to load patches in the training process."
             check_range("train.workers", self.workers, 0, MAX_WORKERS, hint=hint)
         if self.threads != AUTO:
-            hint = "Leave it out to use the cores that are free."
+            hint = "Omit it to use the cores that are free."
             check_range("train.threads", self.threads, 1, MAX_THREADS, hint=hint)
         for name in ("weight_decay", "gradient_clip"):
             check_range(f"train.{name}", getattr(self, name), 0, 1e12)
@@ -210,12 +212,12 @@ class TrainConfig:
                 raise ConfigError(
                     f"train.{name} is {value}, outside [0, 1).",
                     code="value_out_of_range",
-                    hint="Leave it out to use the default.",
+                    hint="Omit it to use the default.",
                 )
 
 
 def _check_known(key: str, name: str, known: Collection[str]) -> None:
-    """Raise ConfigError unless the table of a setting of the training contains its value."""
+    """Raise ConfigError unless the table of a training setting contains its value."""
     if name not in known:
         raise ConfigError(
             f"train.{key} is {name}, which is not a known {key}.",
@@ -238,34 +240,34 @@ class PredictConfig:
 
     tta: Tta | Auto = AUTO
     """Test-time augmentation: flipped and rotated versions of the image whose predictions are
-    averaged. none; mirrored: flips along mirror_axes; all_8: all symmetries of a square;
-    rotated_7: seven of them; validated: mirrored if the validation cases clearly improve by it,
+    averaged. none; mirrored: flips along mirror_axes; all_8: all symmetries of a square; rotated_7:
+    seven of them; validated: mirrored if this clearly improves the scores of the validation cases,
     otherwise none."""
 
     mirror_axes: tuple[int, ...] | Auto = AUTO
     """Axes of the image that test-time augmentation flips, counted backwards from -1. auto: those
-    that are mirrored in training, or the last two if there are none."""
+    that are flipped in training, or the last two if there are none."""
 
     tune: bool = True
-    """Whether to choose thresholds and postprocessing on the validation cases after training,
-    where they clearly help."""
+    """Whether to choose thresholds and postprocessing on the validation cases after training; each
+    is applied only if it clearly helps."""
 
     tune_metric: Literal["dice", "object_f1", "rand"] | None = None
-    """Metric that the thresholds are chosen for: Dice, object F1 or V_rand. null: Dice, except for
-    masks of many touching objects: the average precision of objects if the network learns to
+    """Metric for which the thresholds are optimized: Dice, object F1 or V_rand. null: Dice, except
+    for masks of many touching objects: the average precision of objects if the network learns to
     separate them (labels.objects), otherwise object F1, or V_rand if they fill 2D images."""
 
     objects: ObjectConfig = field(default_factory=ObjectConfig)
     """Definition of a single object, for instances, contours and tables."""
 
     largest_component: bool = False
-    """Whether scores count only the largest connected component of each class per group; slices
-    of equal size form a volume. Masks that `predict` writes keep all components."""
+    """Whether scores count only the largest connected component of each class per group; slices of
+    equal size form a volume. The masks written by `predict` keep all components."""
 
     slide_mpp: float | None = None
     """Resolution in micrometers per pixel at which whole-slide images are predicted; their masks
-    have this resolution, too. null: that of the training (preprocessing.slide_mpp or
-    target_spacing_mm), or else the finest level."""
+    have the same resolution. null: the resolution used in training (preprocessing.slide_mpp or
+    target_spacing_mm), otherwise the finest level."""
 
     def __post_init__(self) -> None:
         check_mpp("predict.slide_mpp", self.slide_mpp)
@@ -277,12 +279,13 @@ class PredictConfig:
             )
 
     def check_dims(self, dims: int) -> None:
-        """Raise ConfigError if settings for single axes do not fit images with so many axes."""
+        """Raise ConfigError if settings for single axes do not fit images with this number of
+        axes."""
         if self.tile_shape != AUTO and len(self.tile_shape) != dims:
             raise ConfigError(
                 f"predict.tile_shape is {list(self.tile_shape)}, but the images have {dims} axes.",
                 code="axis_count_mismatch",
-                hint=f"Give {dims} numbers, in the order of the axes: y, x in images; z, y, x in "
+                hint=f"Set {dims} numbers, in the order of the axes: y, x in images; z, y, x in "
                 "volumes.",
             )
         if self.mirror_axes != AUTO and any(not -dims <= axis < 0 for axis in self.mirror_axes):
@@ -296,7 +299,7 @@ class PredictConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CodeReference:
-    """Function of a Python file that made the recipe."""
+    """Function in a Python file that created the recipe."""
 
     file: str
     """Name of the file, without its folder."""
@@ -323,9 +326,9 @@ class CodeReference:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All settings of a training; a plan has the same settings without "auto".
+    """All settings of a training run; a plan has the same settings without "auto".
 
-    A Python file can return a recipe with a network or loss of its own, see
+    A function in a Python file can return a recipe with a custom network or loss, see
     `planning.custom_code.load_custom_recipe`.
     """
 
@@ -338,19 +341,20 @@ class Recipe:
     """Random seed for the split, weight initialization and patch sampling."""
 
     code: CodeReference | None = None
-    """Python function that made this recipe (--recipe FILE.py:FUNCTION)."""
+    """Python function that created this recipe (--recipe FILE.py:FUNCTION)."""
 
     groups: str | None = None
-    """Groups of cases that a split must not separate: a regular expression, of which the first part
-    in parentheses, or the whole match, in the id of a case is its group; a column of the table; or
-    none, for each image by itself. null: as the data state them, otherwise inferred."""
+    """How to group cases so that a group never spans two splits: a regular expression matched
+    against case IDs, where the first group in parentheses or the whole match is the group; a table
+    column; or none, to treat every image as its own group. null: taken from the data, or
+    inferred."""
 
     start_from: str | None = None
-    """Run folder or .safetensors file whose weights the training starts from (--from); null: random
-    weights. The settings of network that are left out are those of the run."""
+    """Run folder or .safetensors file with the initial weights (--from); null: those of
+    train.initial_weights. Network settings that are omitted are those of the run."""
 
     settings_file: str | None = None
-    """Name and checksum of the file beside the data whose settings this recipe contains."""
+    """Name and checksum of the file stored with the data whose settings this recipe contains."""
 
     labels: LabelConfig = field(default_factory=LabelConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -370,7 +374,7 @@ class Recipe:
 
 
 def with_some_rate(recipe: Recipe) -> Recipe:
-    """Return the recipe with a provisional learning rate if a range test will choose it."""
+    """Return the recipe with a provisional learning rate if a range test is to choose it."""
     if recipe.train.learning_rate != AUTO:
         return recipe
     return replace(recipe, train=replace(recipe.train, learning_rate=1e-3))
