@@ -26,7 +26,7 @@ from ushape.types import (
 )
 
 MAX_PIXELS = 2**53
-"""Largest number of pixels of a class; larger integers are not exact in JSON."""
+"""Maximum number of pixels of a class; larger integers are not exact in JSON."""
 
 SHOWN_FILES = 3
 """Number of changed files of each kind that a message names."""
@@ -119,7 +119,7 @@ class StoredCases:
     digest: str = ""
     command: str = ""
     data: Name = "."
-    """What the user named as data, relative to `folder`."""
+    """Data that the user specified, relative to `folder`."""
 
     masks: Name | None = None
     files: dict[str, str] = field(default_factory=dict)

@@ -1,9 +1,9 @@
-"""Recipes in a Python file of the user, with a network or a loss of its own.
+"""Recipes in a Python file of the user, with a custom network or loss.
 
-The file runs only where the user names it, as in `--recipe mine.py:small_lesions`: its objects then
-enter MODELS and LOSSES under names such as mine.py:small_lesions.SmallNet, which the plan records
-together with the checksum of the file. A run keeps a copy of the file but never runs it, so that
-loading a run executes no code; whoever uses the run names the file again.
+The file runs only if the user specifies it, as in `--recipe mine.py:small_lesions`: its objects are
+then added to MODELS and LOSSES under names such as mine.py:small_lesions.SmallNet, which the plan
+records together with the checksum of the file. A run keeps a copy of the file but never runs it, so
+that loading a run executes no code; to use the run, specify the file again.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def load_custom_recipe(reference: str) -> Recipe:
     """Run the function that a reference such as folder/mine.py:small_lesions names.
 
     The function returns a `Recipe`. Its `network.architecture` may be a class or function of
-    (config, input channels, output channels), or a built network, of which each training starts
-    with a copy; see `ushape.models` for what a network needs. A key of its `loss.terms` may be a
-    class or function of the label space, or a built loss. The file must not import other files of
-    its folder, because the run keeps a copy of this one only:
+    (config, input channels, output channels), or a network, of which each training run starts with
+    a copy; see `ushape.models` for what a network needs. A key of its `loss.terms` may be a class
+    or function of the label space, or a built loss. The file must not import other files of its
+    folder, because the run keeps a copy of this one only:
 
         from ushape.losses import LossConfig
         from ushape.models.config import NetworkConfig
@@ -59,7 +59,7 @@ def load_custom_recipe(reference: str) -> Recipe:
         raise ConfigError(
             f"{path} does not exist.",
             code="custom_code_not_found",
-            hint="Name a Python file and a function in it: --recipe FILE.py:FUNCTION.",
+            hint="Specify a Python file and a function in it: --recipe FILE.py:FUNCTION.",
         )
     source = path.read_bytes()
     checksum = hashlib.sha256(source).hexdigest()
@@ -68,7 +68,7 @@ def load_custom_recipe(reference: str) -> Recipe:
         raise ConfigError(
             f"{path} has no function {function}.",
             code="custom_code_not_found",
-            hint="Name a function of the file that returns a Recipe: --recipe FILE.py:FUNCTION.",
+            hint="Specify a function of the file that returns a Recipe: --recipe FILE.py:FUNCTION.",
         )
     recipe = _run_user_code(path, make)
     if not isinstance(recipe, Recipe):
@@ -95,8 +95,8 @@ def allow_code(reference: str | None) -> None:
         raise ConfigError(
             f"{reference} is not a function of a Python file.",
             code="custom_code_not_found",
-            hint="A trained run keeps its recipe. Name only the Python file that defines its own "
-            "network or loss: --recipe FILE.py:FUNCTION.",
+            hint="A trained run keeps its recipe. Specify only the Python file that defines its "
+            "custom network or loss: --recipe FILE.py:FUNCTION.",
         )
     load_custom_recipe(reference)
 
@@ -112,20 +112,20 @@ def refuse_objects(recipe: Recipe) -> Recipe:
         raise ConfigError(
             f"The recipe contains the object {_label_of(objects[0])}, which a run cannot keep.",
             code="custom_code_without_file",
-            hint='Name a function that returns the recipe: recipe="FILE.py:FUNCTION".',
+            hint='Specify a function that returns the recipe: recipe="FILE.py:FUNCTION".',
         )
     return recipe
 
 
 def require_code(recipe: Recipe, kept: Path, *, training: bool) -> None:
-    """Check that the user named the file whose network or loss the recipe uses.
+    """Check that the user specified the file whose network or loss the recipe uses.
 
     Args:
         kept: Folder of the run's copy of the file.
         training: Whether the loss is needed as well; prediction only needs the network.
 
     Raises:
-        ConfigError: if the file was not named, or differs from the one that trained the run.
+        ConfigError: if the file was not specified, or differs from the one that trained the run.
     """
     names = [recipe.network.architecture, *(recipe.loss.terms if training else ())]
     used = [name for name in names if is_custom(name)]
@@ -138,16 +138,16 @@ def require_code(recipe: Recipe, kept: Path, *, training: bool) -> None:
     if not loaded:
         raise ConfigError(
             f"{kept.parent} uses {used[0]}, which is defined in {code.file}. That file is not "
-            "loaded: a run executes no code of its own.",
+            "loaded, because opening a run never executes its code.",
             code="custom_code_missing",
-            hint=f"If you trust the file, name it: {option}",
+            hint=f"If you trust the file, specify it: {option}",
         )
     if loaded != code.checksum:
         raise ConfigError(
             f"{code.file} is not the file that {kept.parent} was trained with: its checksum is "
             f"{loaded[:12]}, that of the run {code.checksum[:12]}.",
             code="custom_code_changed",
-            hint=f"Name the file of the training: {option}",
+            hint=f"Specify the file that was used for training: {option}",
         )
 
 
@@ -158,7 +158,7 @@ def loaded_source(code: CodeReference) -> bytes | None:
 
 
 def _run_file(path: Path, source: bytes, checksum: str) -> ModuleType:
-    """Import the file under a name of its own; the same text is run once in a process."""
+    """Import the file under a unique name; the same text is run once per process."""
     name = f"ushape_custom_{checksum[:16]}"
     if name not in sys.modules:
         module = ModuleType(name)
@@ -182,12 +182,12 @@ def _run_user_code(path: Path, function: Callable[[], Any]) -> Any:
         raise ConfigError(
             f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {error}",
             code="custom_code_failed",
-            hint="Correct the file. It cannot import other files of its folder.",
+            hint="Fix the file. It cannot import other files in its folder.",
         ) from error
 
 
 def _with_names_for_objects(recipe: Recipe, prefix: str) -> Recipe:
-    """Enter the objects of a recipe into MODELS and LOSSES, and put their names in their place."""
+    """Add the objects of a recipe to MODELS and LOSSES, and replace them by their names."""
     network = recipe.network
     terms: dict[str | LossBuilder, float] = {}
     if callable(network.architecture):

@@ -1,4 +1,4 @@
-"""Settings in a file `ushape.yaml` beside the data, which all commands that read the data apply."""
+"""Settings in a file `ushape.yaml` in the data folder, applied by all commands that read data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SETTINGS_FILE = "ushape.yaml"
 
 
 def apply_data_settings(recipe: Recipe, data: Path) -> tuple[Recipe, str]:
-    """Complete a recipe by the settings in `ushape.yaml` beside the data.
+    """Complete a recipe with the settings in `ushape.yaml` in the data folder.
 
     Settings in which the recipe differs from the defaults are kept. The file has the keys of a
     recipe, nested or with dots (`labels.values: [0, 255]`).
@@ -84,7 +84,7 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _complete(recipe: Any, stated: Any, default: Any) -> Any:
-    """Return the recipe's values; where they are the default, the stated ones."""
+    """Return the recipe's values; where they are the default, those of the file."""
     if isinstance(recipe, dict) and isinstance(stated, dict) and isinstance(default, dict):
         return {key: _complete(recipe[key], stated[key], default[key]) for key in recipe}
     return stated if recipe == default else recipe

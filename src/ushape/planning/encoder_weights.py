@@ -29,7 +29,7 @@ INSTALL = "pip install 'ushape[encoders]'"
 IMAGENET = "imagenet"
 
 OTHER_FILE = (
-    "Name an intact file of weights for EfficientNet-Lite0, or use network.encoder_weights=none."
+    "Use an intact file of weights for EfficientNet-Lite0, or network.encoder_weights=none."
 )
 
 LAYERS = {
@@ -126,7 +126,7 @@ def read_encoder(network: NetworkConfig, channels: int, intensity: str) -> dict[
 
     Args:
         network: Network with a pretrained encoder, without "auto" values.
-        channels: Number of channels of the images. Other numbers than 3 are adapted.
+        channels: Number of channels of the images. The weights are adapted to numbers other than 3.
         intensity: Normalization of the intensities, see `PreprocessingConfig`.
 
     Returns:

@@ -86,7 +86,7 @@ def inspect_machine(device: str = "auto", devices: int = 1) -> Machine:
 
 
 def _hint_for(device: str, available: Sequence[str]) -> str:
-    """Return what to use in place of a device whose type is not available."""
+    """Return what to use instead of a device whose type is not available."""
     names = [name.strip().partition(":") for name in device.split(",")]
     kinds = {kind for kind, _, _ in names}
     if len(kinds) > 1 or not kinds <= set(available) or names == [(device, "", "")]:
@@ -110,7 +110,7 @@ def _refuse_too_many(device: str, devices: int) -> None:
     available = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device, devices)
     if devices > available:
         raise PlanError(
-            f"{devices} devices of type {device} are asked for, but this machine has {available}.",
+            f"{devices} devices of type {device} were requested, but this machine has {available}.",
             code="device_not_available",
             hint="Use fewer --devices, or --device cpu.",
         )
@@ -142,8 +142,8 @@ def allowed_cores() -> list[int]:
 def usable_cores() -> int:
     """Return how many cores this process may use: those of its affinity, or a limit on their time.
 
-    A container that may use the time of two cores can run on all of them. Trainings that run at the
-    same time share the cores.
+    A container that may use the time of two cores can run on all of them. Training runs that take
+    place at the same time share the cores.
     """
     cores = len(allowed_cores())
     return max(1, min(cores, core_limit() or cores) // sharing_processes())

@@ -71,8 +71,8 @@ def measure_loading_s(
 ) -> float | None:
     """Return the typical seconds in which one process loads the batches of a training step.
 
-    Patches of a few training cases are cut, augmented and encoded as in a training. If the cases
-    do not fit into memory, the time includes reading their files.
+    Patches of a few training cases are cut, augmented and encoded as in training. If the cases do
+    not fit into memory, the time includes reading their files.
 
     Args:
         recipe: Recipe without "auto" values, except for the numbers of epochs and steps.
@@ -81,7 +81,7 @@ def measure_loading_s(
             whole batch, does not fit, a single case is read and a patch of it is timed.
 
     Returns:
-        None if a case cannot be read: the training names all of them.
+        None if a case cannot be read: training lists all such cases.
     """
     try:
         return _measure(recipe, preprocessing, training, machine, limit_s)

@@ -32,7 +32,7 @@ class OptimizerSettings:
     """Whether the device has a fused kernel."""
 
     is_bf16: bool
-    """Whether the training has mixed precision with bfloat16."""
+    """Whether training uses mixed precision with bfloat16."""
 
 
 def _adam(kind: type[torch.optim.Adam]) -> Callable[[Parameters, OptimizerSettings], Optimizer]:
@@ -122,7 +122,7 @@ def polynomial(progress: float, warmup: float) -> float:
 
 
 def one_cycle(progress: float, warmup: float) -> float:
-    """Rise from 1/25 along a cosine in the first 30 % of all steps, then fall to 1/250000.
+    """Rise from 1/25 along a cosine in the first 30% of all steps, then fall to 1/250000.
 
     The momentum does not change.
 

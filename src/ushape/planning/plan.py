@@ -26,10 +26,10 @@ from ushape.types import MaskEncoding
 PLAN_VERSION = 1
 
 MAX_CHANNELS = 4096
-"""Largest number of channels of an image."""
+"""Maximum number of channels of an image."""
 
 SHOWN_NAMES = 3
-"""Number of tensors that a message names."""
+"""Number of tensors that a message lists."""
 
 MAX_SIDE = 2**20
 """Largest side of a patch, a tile or a resized image in pixels."""
@@ -37,7 +37,7 @@ MAX_SIDE = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class StartingWeights:
-    """File of weights that a training starts from, and how it fits the network."""
+    """File of weights that training starts from, and how it fits the network."""
 
     path: str
     checksum: str
@@ -85,7 +85,7 @@ class StartingWeights:
             found.append(
                 f"Warning: {pluralize(self.seen_test, 'test image')} also trained or selected "
                 "these weights, so the scores do not apply to new images. To keep the split of the "
-                "earlier run, give its splits.json with --splits."
+                "earlier run, pass its splits.json with --splits."
             )
         if self.seen_validation:
             found.append(
@@ -94,7 +94,7 @@ class StartingWeights:
             )
         if not self.is_history_known:
             found.append(
-                "Warning: It is not known on which images all these weights were trained. If test "
+                "Warning: It is not known on which images these weights were trained. If test "
                 "images were among them, the scores do not apply to new images."
             )
         return " ".join(found)
@@ -124,11 +124,11 @@ class Plan:
     """Descriptions of the decisions, one line each."""
 
     start: StartingWeights | None = None
-    """File of weights that the training starts from; None: `train.initial_weights`."""
+    """File of weights that training starts from; None: `train.initial_weights`."""
 
     group_rule: str | None = None
-    """Regular expression for the names of images that gives the groups that were inferred for the
-    training; None: they are stated, or no simple rule gives them."""
+    """Regular expression that derives the inferred groups from the names of images; None: the
+    groups are specified, or no simple rule derives them."""
 
     validation_s: float = 0.0
     """Expected seconds of each validation of a training with a time limit; 0: unknown."""
@@ -152,7 +152,7 @@ class Plan:
 
     @property
     def image_dims(self) -> int:
-        """Number of spatial axes of the images; of volumes that are predicted by slice, it is 3."""
+        """Number of spatial axes of the images; 3 for volumes that are predicted slice by slice."""
         return self.recipe.network.dims + self.preprocessing.by_slice
 
     @property
@@ -356,7 +356,7 @@ def load_plan(path: Path) -> Plan:
         raise ConfigError(
             f'{path}: {", ".join(left)} is "auto", which a plan cannot contain.',
             code="auto_in_plan",
-            hint="Give it a value, or use a recipe instead: ushape train DATA --recipe FILE.",
+            hint="Set it to a value, or use a recipe instead: ushape train DATA --recipe FILE.",
         )
     return Plan.from_dict(values, source=str(path))
 

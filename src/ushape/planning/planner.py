@@ -1,4 +1,4 @@
-"""Planning: a scanned data set and a recipe become a split and a plan."""
+"""Planning: create a split and a plan from a scanned dataset and a recipe."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ FORMAT_SHARE = 0.02
 """Share of the user's minutes that measuring the number formats may take."""
 
 MIRRORING_SHARE = 0.02
-"""Share of the user's minutes that mirrored versions of validation and test cases may take. As much
-training reduces 1 - Dice by less than 1.5 %: from 2 to 5 minutes, it fell by 22 % on LGG, and by
-47 % on cells."""
+"""Share of the user's minutes that mirrored versions of validation and test cases may take. The
+same time spent on training reduces 1 - Dice by less than 1.5%: from 2 to 5 minutes, it fell by 22%
+on LGG, and by 47% on cells."""
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Planned:
     splits: Splits
     results: tuple[RuleResult, ...]
     compared: tuple[int | None, ...] = ()
-    """Values of preprocessing.slices that a training compares in short trials first, if any."""
+    """Values of preprocessing.slices that short trials compare before training, if any."""
 
     measured: Measured = field(default_factory=Measured)
 
@@ -108,7 +108,7 @@ def make_plan(
     """Split the cases by group and decide everything that the recipe leaves open.
 
     Args:
-        stats: Scanned data set; it must be usable.
+        stats: Scanned dataset, which must be usable.
         elapsed_s: Returns how many seconds of the user's minutes have passed; called after the
             speed was measured, and only if the recipe leaves the number of epochs open.
         given_splits: A splits.json to use instead of a new split.
@@ -167,7 +167,7 @@ def make_plan(
 def _see_images(
     recipe: Recipe, stats: DatasetStats, splits: Splits
 ) -> tuple[Recipe, Fingerprint, list[RuleResult], tuple[int | None, ...]]:
-    """Decide whether volumes are seen by slice, and at which spacing.
+    """Decide whether volumes are processed by slice, and at which spacing.
 
     Returns:
         The recipe, the properties of the training cases at this spacing, the decisions, and the
@@ -187,7 +187,7 @@ def _see_images(
 
 
 def space_for(space: LabelSpace, recipe: Recipe) -> LabelSpace:
-    """Return the label space with the outputs that the recipe asks for."""
+    """Return the label space with the outputs that the recipe requests."""
     return replace(space, has_distance=recipe.labels.objects == "distance")
 
 
@@ -218,18 +218,18 @@ def _refuse_empty_training(stats: DatasetStats, splits: Splits) -> None:
             "All annotated pixels of the training cases are foreground, so a network would learn "
             "to predict foreground everywhere.",
             code="no_background",
-            hint="Also mark some background, for example by a stroke beside an object.",
+            hint="Also mark some background, for example by a stroke next to an object.",
         )
     if not any(foreground):
         raise DataError(
             "No training case has any foreground.",
             code="no_foreground",
-            hint="Check the masks, or name the classes with --set labels.values=[...].",
+            hint="Check the masks, or list the classes with --set labels.values=[...].",
         )
 
 
 def _group_rule(stats: DatasetStats) -> str | None:
-    """Return how the names of images give the groups, unless these are stated."""
+    """Return how groups are derived from the names of images, unless they are specified."""
     return None if stats.grouping.is_stated else find_name_rule(stats.inferred_groups)
 
 
@@ -240,7 +240,7 @@ def _refuse_components_of_parts(stats: DatasetStats, recipe: Recipe) -> None:
         raise DataError(
             f"{min(divided)}: the recipe keeps the largest component of each class "
             "(predict.largest_component), but the image is divided into parts because of its size, "
-            "and each part would keep a component of its own.",
+            "and each part would keep its own component.",
             code="image_too_large",
             hint="Keep images whole with --set preprocessing.divide_above_px=null, or all "
             "components with --set predict.largest_component=false.",
@@ -259,7 +259,7 @@ def _split_facts(stats: DatasetStats, splits: Splits) -> SplitFacts:
 
 
 def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None) -> Planned:
-    """Use an existing plan, possibly edited, for a scanned data set.
+    """Use an existing plan, possibly edited, for a scanned dataset.
 
     Raises:
         PlanError: if the plan is for other channels, dimensions or mask values than the data have.
@@ -278,7 +278,7 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
             raise PlanError(
                 f"The plan is for {planned} {what}, but the data have {found}.",
                 code="plan_mismatch",
-                hint="Make a plan for these data: ushape plan DATA -o plan.json.",
+                hint="Create a plan for these data: ushape plan DATA -o plan.json.",
             )
     if (target := plan.preprocessing.config.common_spacing_mm) is not None:
         refuse_unfit(stats.case_stats, target)
@@ -296,7 +296,7 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
 
 
 def _split(stats: DatasetStats, recipe: Recipe, given_splits: Path | None) -> Splits:
-    """Load the split that the user states, otherwise make a new one."""
+    """Load the split that the user specified, or otherwise make a new one."""
     if given_splits is not None:
         needed = ("train", *recipe.split.parts)
         splits = load_given_splits(given_splits, stats.grouping.cases, needed)

@@ -7,8 +7,8 @@ spin while they wait. Measured with a small U-Net (steps per second; benchmarks/
     8 cores, 4 of them used by others: 8 threads 0.9 (waiting passively 7.9), 4 threads 29.8
 
 so there are as many threads as free cores. The last digits of the results depend on their number.
-It is chosen once for a training of given epochs, and stored in its plan; a training with a time
-limit repeats the choice while it runs.
+If the number of epochs is set, it is chosen once and stored in the plan; with a time limit, the
+choice is repeated during training.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def threads_beside(free_cores: float, most: int) -> int:
 
 
 def follows_load(train: TrainConfig, machine: Machine) -> bool:
-    """Return whether the number of threads changes during a training."""
+    """Return whether the number of threads changes during training."""
     return train.minutes is not None and machine.device == "cpu"
 
 
@@ -102,7 +102,7 @@ def with_load(machine: Machine, train: TrainConfig) -> Machine:
 
 
 def choose_threads(train: TrainConfig, machine: Machine) -> int:
-    """Return the number of threads that a plan states.
+    """Return the number of threads for a plan.
 
     With a time limit it is the largest number, because the number follows the load.
     """
@@ -125,7 +125,7 @@ def describe_sharing(train: TrainConfig, machine: Machine) -> str:
 
 
 def use_threads(train: TrainConfig, machine: Machine) -> str:
-    """Set the number of PyTorch's threads with which a training starts.
+    """Set the number of PyTorch's threads with which training starts.
 
     Args:
         train: Settings of the training, planned or not.
@@ -149,7 +149,7 @@ def use_threads(train: TrainConfig, machine: Machine) -> str:
         return (
             f"Warning: the training uses {threads} threads, as in its plan, instead of "
             f"{machine.cores}, because another number would change the last digits of the weights. "
-            f"If it is slow, start a new training with --set train.threads={machine.cores}."
+            f"If it is slow, start a new run with --set train.threads={machine.cores}."
         )
     if train.threads != AUTO and threads < machine.cores:
         return f"The training uses {threads} of {machine.cores} threads (train.threads)."
@@ -157,7 +157,7 @@ def use_threads(train: TrainConfig, machine: Machine) -> str:
 
 
 def keep_to_usable_cores() -> None:
-    """Use no more threads than cores, unless OMP_NUM_THREADS states their number.
+    """Use no more threads than cores, unless OMP_NUM_THREADS sets their number.
 
     PyTorch starts a thread for each core of the machine, also in a container that may use the time
     of a few cores only.
@@ -167,7 +167,7 @@ def keep_to_usable_cores() -> None:
 
 
 def leave_cores_to_others(device: str) -> str:
-    """Predict with as many threads as cores are free, unless OMP_NUM_THREADS states their number.
+    """Predict with as many threads as cores are free, unless OMP_NUM_THREADS sets their number.
 
     Args:
         device: Type of device: cpu, cuda, mps, or auto for the fastest one.

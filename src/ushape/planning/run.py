@@ -1,4 +1,4 @@
-"""Run: the folder of a training, with JSON and safetensors. Loading a run executes no code."""
+"""Run: the folder of a trained model, in JSON and safetensors. Loading a run executes no code."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ EDITABLE = ("folder", "data", "masks", "command")
 
 @dataclass(frozen=True)
 class Run:
-    """Files of a training."""
+    """Files of a training run."""
 
     folder: Path
 
@@ -82,12 +82,12 @@ class Run:
 
     @property
     def start_decision_path(self) -> Path:
-        """Outcome of the trials of a training that starts from other weights."""
+        """Outcome of the trials of a run that starts from other weights."""
         return self.folder / "start" / "decision.json"
 
     @property
     def seen_images_path(self) -> Path:
-        """Images that the weights have seen from which the training starts."""
+        """Images that the initial weights have seen."""
         return self.folder / "seen_images.json"
 
     @property
@@ -122,9 +122,9 @@ class Run:
         return end.exists() and end.read_text() == str(plan.recipe.train.epochs)
 
     def describe_unfinished(self) -> str | None:
-        """Return that the training has not ended and what is missing; None if it has.
+        """Return a message that training has not ended and what is missing; None if it has ended.
 
-        A training that was stopped writes its report, and counts as ended.
+        Training that was stopped by the user writes its report, and is considered complete.
         """
         if self.report_path.exists():
             return None
@@ -216,11 +216,12 @@ class Run:
         write_sealed_json(self.plan_path, plan.to_dict())
 
     def require_code(self, plan: Plan, *, training: bool) -> None:
-        """Raise ConfigError if the plan needs a Python file that the user did not name."""
+        """Raise ConfigError if the plan needs a Python file that the user did not specify."""
         require_code(plan.recipe, self._code_folder, training=training)
 
     def named_code(self, plan: Plan) -> str | None:
-        """Return FILE.py:FUNCTION of the run's copy of the file that the user named, if any."""
+        """Return FILE.py:FUNCTION for the run's copy of the file that the user specified, if
+        any."""
         code = plan.recipe.code
         if code is None or loaded_source(code) is None:
             return None
@@ -256,11 +257,11 @@ class Run:
         masks: Path | None = None,
         files: Mapping[Path, bytes] | None = None,
     ) -> None:
-        """Save where the data lie, with paths relative to their folder where possible.
+        """Save the location of the data, with paths relative to their folder where possible.
 
         Args:
-            data: Folder, table or COCO file that the user named.
-            masks: Folder of the masks that the user named.
+            data: Folder, table or COCO file that the user specified.
+            masks: Folder of the masks that the user specified.
             files: Checksum of each file.
         """
         folder = data.parent if data.is_file() else data
@@ -288,7 +289,7 @@ class Run:
         missing = [path for path in images if not _exists(path)]
         if missing:
             raise RunError(
-                f"{len(missing)} images of {self.folder} no longer exist, the first is "
+                f"{len(missing)} images of {self.folder} no longer exist; the first one is "
                 f"{missing[0]}.",
                 code="data_missing",
                 hint="Restore the data, or evaluate other data: ushape evaluate RUN DATA.",
@@ -313,7 +314,7 @@ class Run:
                 for name, own in before.items()
                 if name in after or not ADDED_TO_ZARR.search(name)
             }
-            if before != after:  # Perhaps as an earlier version has computed them.
+            if before != after:  # An earlier version may have computed them.
                 earlier = name_files(earlier_checksums(found.cases), folder)
                 after |= {name: own for name, own in earlier.items() if before.get(name) == own}
             changes = describe_changes(before, after)
@@ -333,9 +334,8 @@ class Run:
             )
 
     def data_and_masks(self) -> tuple[Path, Path | None]:
-        """Return the data that the user named, and the masks if they were named, too.
-
-        Neither needs to exist any more.
+        """Return the data and, if specified, the masks that the user specified. Neither needs to
+        exist any more.
         """
         stored = self._stored_cases
         folder, masks = Path(file_name(stored.folder)), stored.masks
@@ -357,7 +357,7 @@ class Run:
         }
 
     def image_parts(self) -> dict[str, tuple[int | None, Box | None]]:
-        """Return the page and the part of its image file that each case is, by id."""
+        """Return the page and the region of the image file of each case, by id."""
         return {row.id: (row.page, row.box) for row in self._stored_cases.cases}
 
     def groups(self) -> dict[str, str]:
@@ -415,7 +415,7 @@ class Run:
 
         Raises:
             RunError: if the weights are damaged, not finite, or do not belong to the plan.
-            ConfigError: if the network is defined in a Python file that the user did not name.
+            ConfigError: if the network is defined in a Python file that the user did not specify.
         """
         self.require_code(plan, training=False)
         channels = plan.preprocessing.input_channels, plan.preprocessing.space.outputs
@@ -463,7 +463,7 @@ class Run:
                     f"{self.folder} is not a run itself: it contains "
                     f"{pluralize(len(inside), 'run')}.",
                     code="not_a_single_run",
-                    hint=f"Name one run, for example {inside[0]}.",
+                    hint=f"Specify one run, for example {inside[0]}.",
                 )
             raise RunError(
                 f"{self.folder} is not a complete run: it has no {path.name}.",

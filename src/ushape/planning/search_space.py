@@ -29,7 +29,7 @@ FIXED = ("train.minutes", "train.epochs", "train.threads", "train.compare_start"
 """Settings of these sections that must be the same in all trials."""
 
 RATES = (2.0, 0.5)
-"""Learning rates, relative to the planned one: the planned one is low for short trainings
+"""Learning rates, relative to the planned one, which is low for short training runs
 (benchmarks/speedrun.md)."""
 
 DOWNSCALE = (1.0, 1.5, 2.0, 3.0, 4.0)
@@ -44,19 +44,19 @@ STRENGTHS = {"half as strong": 0.5, "1.5 times as strong": 1.5}
 """Augmentations by name: factors of the planned amounts."""
 
 LOSSES = ("{cross_entropy: 1, dice: 2}", "{cross_entropy: 1, tversky: 1}")
-"""Losses that give the overlap, or missed foreground, more weight than the usual one."""
+"""Losses that give more weight to the overlap, or to missed foreground, than the usual one."""
 
 WIDTHS = (1.5, 0.5)
 """Channels, relative to the planned ones."""
 
 WIDE_FROM_MINUTES = 30.0
-"""Minutes of a training on a CPU from which wider networks are tried: in shorter ones, fewer steps
-cost more than they gain (benchmarks/plan.md)."""
+"""Training minutes on a CPU from which wider networks are tried: in less time, having fewer steps
+costs more than they gain (benchmarks/plan.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchedSetting:
-    """A recipe setting, and the values that are tried besides the planned one."""
+    """A recipe setting, and the values that are tried in addition to the planned one."""
 
     key: str
     planned: str
@@ -99,10 +99,8 @@ def propose_space(plan: Plan, shape: Sequence[int]) -> tuple[SearchedSetting, ..
 def read_searches(
     searches: Iterable[str], proposed: Iterable[SearchedSetting], recipe: Recipe, plan: Plan
 ) -> tuple[SearchedSetting, ...]:
-    """Return the proposed settings with those that the user states as KEY=A,B,C.
-
-    A stated key replaces the proposed one or is added; without any other value than "planned", it
-    is left out.
+    """Return the proposed settings with those that the user specifies as KEY=A,B,C. A specified key
+    replaces the proposed one or is added; if "planned" is its only value, it is excluded.
 
     Raises:
         ConfigError: if a key cannot be searched, or a value is impossible.
@@ -164,7 +162,7 @@ def _refuse_fixed(key: str) -> None:
     raise ConfigError(
         f"--search {key}: this setting must be the same in all trials.",
         code="setting_not_searched",
-        hint=f"Search settings of {', '.join(SECTIONS)}; state others with --set {key}=VALUE.",
+        hint=f"Search settings of {', '.join(SECTIONS)}; set others with --set {key}=VALUE.",
     )
 
 
@@ -177,7 +175,7 @@ def _refuse_impossible(recipe: Recipe, key: str, value: str) -> None:
 
 
 def _split(text: str) -> Iterator[str]:
-    """Yield the parts between commas that are outside of brackets."""
+    """Yield the substrings between commas that are outside of brackets."""
     depth = begin = 0
     for place, character in enumerate(text):
         depth += (character in "[{(") - (character in "]})")

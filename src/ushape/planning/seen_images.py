@@ -1,4 +1,4 @@
-"""Images that the weights of a run were trained or selected on, also those of earlier trainings."""
+"""Images that the weights of a run were trained or selected on, including those of earlier runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SeenImages:
 
 
 def name_image(checksum: str, page: int | None, box: Box | None) -> str:
-    """Return a name of an image by the checksum of its file, and its page and part, if any."""
+    """Return a name of an image by the checksum of its file, and its page and region, if any."""
     return checksum if page is box is None else f"{checksum}:{page}:{box}"
 
 
@@ -50,7 +50,7 @@ def seen_by(run: Run | None) -> SeenImages:
 
 
 def save_seen(run: Run, source: Run | None) -> None:
-    """Write which images the weights have seen that the training of a run starts from."""
+    """Write which images the initial weights of a run have seen."""
     write_sealed_json(run.seen_images_path, config.to_dict(seen_by(source)))
 
 

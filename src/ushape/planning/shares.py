@@ -1,4 +1,4 @@
-"""Share of each process in a training on several devices."""
+"""Share of each process when training on several devices."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ushape.planning.recipe import TrainConfig
 def share_of_step(train: TrainConfig, devices: int) -> tuple[int, int]:
     """Return the batch size of each process, and how many of its batches make up a step.
 
-    All processes together use as many patches in a step as a training on a single device. No
-    process has more patches in memory than the batch size divided by the number of devices, but
-    at least one.
+    All processes together use as many patches in a step as training on a single device. No process
+    has more patches in memory than the batch size divided by the number of devices, but at least
+    one.
 
     Raises:
         PlanError: if the patches of a step cannot be divided equally.
@@ -38,11 +38,11 @@ def share_of_step(train: TrainConfig, devices: int) -> tuple[int, int]:
 
 
 def plan_for_process(plan: Plan, neighbors: int) -> Plan:
-    """Return the plan of one process of a training on several devices.
+    """Return the plan of one process when training on several devices.
 
     Args:
-        neighbors: Number of processes of the training on this machine, including this one. They
-            share its main memory, its cores, and the processes that load patches.
+        neighbors: Number of training processes on this machine, including this one. They share its
+            main memory, its cores, and the processes that load patches.
     """
     train, machine = plan.recipe.train, plan.machine
     batch, repeated = share_of_step(train, machine.devices)
@@ -60,7 +60,7 @@ def plan_for_process(plan: Plan, neighbors: int) -> Plan:
 def share_of_machine(machine: Machine, processes: int) -> Machine:
     """Return what each of several processes may use of the cores and the main memory of a machine.
 
-    Each of them has a GPU of its own.
+    Each of them has its own GPU.
     """
     main = machine.main_memory_bytes // processes
     return replace(
@@ -74,7 +74,7 @@ def share_of_machine(machine: Machine, processes: int) -> Machine:
 def plan_for_devices(
     plan: Plan, devices: int, *, may_round: bool, adds_loaders: bool = False
 ) -> Plan:
-    """Return the plan of a training on so many devices.
+    """Return the plan for training on a number of devices.
 
     Args:
         may_round: Whether the batch size may be increased to a multiple of the number of devices,
@@ -115,7 +115,7 @@ def describe_shares(plan: Plan, before: int | None = None) -> str:
     if before not in (None, devices):
         text += (
             f" Until now there were {before}. The steps have the same patches as before, but the "
-            "weights will differ a little from those of a training without interruption."
+            "weights will differ slightly from those of training without an interruption."
         )
     if plan.recipe.network.norm == "batch" and plan.machine.device == "cpu":
         text += (

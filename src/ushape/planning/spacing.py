@@ -33,17 +33,17 @@ SOURCE = (
 def choose_target_spacing(
     recipe: Recipe, case_stats: Sequence[CaseStats], training: Collection[str]
 ) -> tuple[Recipe, list[RuleResult]]:
-    """Decide to which spacing cases are resampled; no decision is stated if nothing differs.
+    """Decide to which spacing cases are resampled; no decision is reported if nothing differs.
 
-    Volumes that are seen slice by slice are resampled within their slices only.
+    Volumes that are processed slice by slice are resampled within their slices only.
 
     Args:
-        case_stats: All cases. Those of validation and test must state their spacing, too.
+        case_stats: All cases. Those of validation and test must also have a known spacing.
         training: Ids of the training cases, which decide.
 
     Raises:
         ConfigError: if the target has another number of axes, or the spacing of the files is set.
-        DataError: if a target is set, and a file does not state its spacing or far exceeds it.
+        DataError: if a target is set, and a file does not contain its spacing or far exceeds it.
     """
     config, dims, what = recipe.preprocessing, len(case_stats[0].shape), "images"
     if isinstance(config.slices, int) and dims == 3:
@@ -85,11 +85,11 @@ def choose_target_spacing(
 def _reason_against(
     case_stats: Sequence[CaseStats], missing: Sequence[CaseStats], target: Sequence[float]
 ) -> str:
-    """Return why the stated spacings are not used; '' if they are."""
+    """Return why the spacings of the files are not used; '' if they are."""
     if missing:
         return (
             f"{len(missing)} of {pluralize(len(case_stats), 'file')} "
-            f"{'states' if len(missing) == 1 else 'state'} none, such as "
+            f"{'has' if len(missing) == 1 else 'have'} none, such as "
             f"{missing[0].case.id}"
         )
     factors = [_growth(one, target) for one in case_stats]
@@ -114,34 +114,34 @@ def _growth(one: CaseStats, target: Sequence[float]) -> float:
 
 
 def _refuse(target: tuple[float, ...], spacing: tuple[float, ...] | str | None, dims: int) -> None:
-    """Refuse a target that contradicts the dimensions or a stated spacing."""
+    """Reject a target that contradicts the dimensions or a spacing set by the user."""
     if len(target) != dims:
         raise ConfigError(
             f"preprocessing.target_spacing_mm is {list(target)}, but the images have {dims} axes.",
             code="axis_count_mismatch",
-            hint="Give one length for each axis: y, x for images; z, y, x for volumes.",
+            hint="Set one length for each axis: y, x for images; z, y, x for volumes.",
         )
     if isinstance(spacing, tuple) and spacing != target:
         raise ConfigError(
             f"preprocessing.spacing_mm is {list(spacing)}, but images are resampled to "
-            f"{spacing_text(target)} by the spacing that their files state.",
+            f"{spacing_text(target)} from the spacing in their files.",
             code="settings_conflict",
-            hint="Leave out preprocessing.spacing_mm, and set the spacing in the headers instead.",
+            hint="Omit preprocessing.spacing_mm, and set the spacing in the headers instead.",
         )
 
 
 def refuse_unfit(case_stats: Sequence[CaseStats], target: Sequence[float]) -> None:
-    """Refuse data that cannot be resampled to a spacing.
+    """Reject data that cannot be resampled to a spacing.
 
     Raises:
-        DataError: if a file does not state its spacing, or would be enlarged too much.
+        DataError: if a file does not contain its spacing, or would be enlarged too much.
     """
     missing = [one.case.id for one in case_stats if one.spacing_mm is None]
     if missing:
         raise DataError(
             f"{len(missing)} of {pluralize(len(case_stats), 'file')} "
-            f"{'does not state its' if len(missing) == 1 else 'do not state their'} spacing, such "
-            f"as {missing[0]}, but images are to be resampled to {spacing_text(target)}.",
+            f"{'does not contain its' if len(missing) == 1 else 'do not contain their'} spacing, "
+            f"such as {missing[0]}, but images are to be resampled to {spacing_text(target)}.",
             code="missing_spacing",
             hint=f"Set the spacing in the headers, or keep the grid of each image: {KEEP}.",
         )

@@ -1,4 +1,4 @@
-"""Weights of an earlier training that a training starts from (--from)."""
+"""Weights of an earlier run that training starts from (--from)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ushape.planning.seen_images import SeenImages, name_image, seen_by
 from ushape.planning.start_decision import NAMES, usual_weights
 from ushape.planning.weights import PICKLES, checksum_of_file, read_shapes, read_weights
 
-OTHER_FILE = "Name the folder of a run, or an intact file of weights (.safetensors)."
+OTHER_FILE = "Specify the folder of a run, or an intact file of weights (.safetensors)."
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Source:
         path = Path(name)
         if not path.exists():
             raise RunError(
-                f"{path} does not exist, so no training can start from it.",
+                f"{path} does not exist, so training cannot start from it.",
                 code="weights_missing",
-                hint="Name a run folder, such as runs/my_images, or a file of weights "
+                hint="Specify a run folder, such as runs/my_images, or a file of weights "
                 "(.safetensors).",
             )
         if path.is_dir():
@@ -65,10 +65,13 @@ class Source:
                 f"{path} contains no weights: it is neither a file in the format safetensors, nor "
                 "one that torch.save writes.",
                 code="weights_of_unknown_format",
-                hint="Copy the file again if it is damaged. Name a run folder, such as "
+                hint="Copy the file again if it is damaged. Specify a run folder, such as "
                 "runs/my_images, or a file of weights (.safetensors).",
             )
-        above = (path.parent, path.parent.parent)  # The weights of each epoch lie in epochs.
+        above = (
+            path.parent,
+            path.parent.parent,
+        )  # Those of each epoch are in epochs.
         runs = (Run(folder) for folder in above if Run(folder).plan_path.is_file())
         return cls(path, next(runs, None))
 
@@ -114,7 +117,7 @@ def adopt_network(recipe: Recipe) -> Recipe:
         return recipe
     recipe = replace(recipe, start_from=str(real_path(Path(recipe.start_from))))
     source = Source.find(recipe.start_from or "")
-    read_shapes(source.weights_path, OTHER_FILE)  # A damaged file is refused before data are read.
+    read_shapes(source.weights_path, OTHER_FILE)  # Reject a damaged file before data are read.
     plan = source.load_plan()
     if plan is None:
         return recipe
@@ -144,8 +147,8 @@ def _other_network(
     return ConfigError(
         f"The weights of {source.weights_path} do not fit the recipe: {', '.join(pairs)}.",
         code="start_network_differs",
-        hint=f"Leave out network.{' and network.'.join(differing)}: the network of the run is "
-        "used. Or train without --from.",
+        hint=f"Omit network.{' and network.'.join(differing)} to use the network of the run, or "
+        "train without --from.",
     )
 
 
@@ -171,7 +174,7 @@ def refuse_other_dimensions(recipe: Recipe, dims: int) -> None:
             f"{path} contains the weights of a {max(found)}D network, but the images have {dims} "
             "axes.",
             code="dimensions_mismatch",
-            hint=f"{hint}, or leave out --from.",
+            hint=f"{hint}, or omit --from.",
         )
 
 
@@ -206,15 +209,15 @@ def describe_start(
     )
     usual = NAMES[usual_weights(recipe)]
     how = (
-        f"A short trial from these weights and one from {usual} decide which of them are trained "
-        "on."
+        f"A short trial from these weights and one from {usual} decide with which of them training "
+        "continues."
         if recipe.train.compare_start
         else f"They are not compared with {usual} (train.compare_start)."
     )
     result = RuleResult(
         text=f"{start.text} {how} {start.warning}".strip(),
         fact=f"SHA-256 of the file: {start.checksum}",
-        alternative="a training without --from",
+        alternative="training without --from",
         source="Earlier weights mainly speed up the convergence (Raghu et al. 2019, arXiv "
         "1902.07208), and those of different images can be worse than random ones. Each trial has "
         "an eighth of the training's steps, and the higher validation Dice decides.",
@@ -233,7 +236,7 @@ def count_seen(seen: SeenImages, stats: DatasetStats, case_ids: Collection[str])
 
 
 def start_of_given_plan(plan: Plan, stats: DatasetStats, splits: Splits) -> StartingWeights | None:
-    """Return what a plan states about its starting weights, for the split that is used.
+    """Return what a plan contains about its starting weights, for the split that is used.
 
     Raises:
         RunError: if the file of weights is missing, or is not the one of the plan.
@@ -252,7 +255,7 @@ def start_of_given_plan(plan: Plan, stats: DatasetStats, splits: Splits) -> Star
 
 
 def initial_weights(plan: Plan) -> dict[str, Tensor]:
-    """Return the weights that the training of a plan starts from.
+    """Return the weights that training of a plan starts from.
 
     Raises:
         RunError: if the file of weights is missing, or is not the one of the plan.
@@ -276,7 +279,7 @@ def _refuse_changed(source: Source, start: StartingWeights) -> None:
 
 
 def _transfer(source: Source, recipe: Recipe, channels: int, space: LabelSpace) -> Transfer:
-    """Take over what fits; the rest has the initial values of the recipe's seed."""
+    """Take over what fits; everything else has the initial values of the recipe's seed."""
     path = source.weights_path
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -299,7 +302,7 @@ def _transfer(source: Source, recipe: Recipe, channels: int, space: LabelSpace) 
         f"No convolution of {path} fits the network: {name} needs the shape "
         f"{tuple(fresh[name].shape)}, and {has}.",
         code="no_weights_fit",
-        hint="Name the folder of a run, whose network is then used, or choose the network of the "
+        hint="Specify the folder of a run, whose network is then used, or set the network of the "
         "weights, e.g. --set network.widths=[16,32,64].",
     )
 

@@ -1,4 +1,4 @@
-"""Outcome of the two trials before a training that starts from earlier weights (--from)."""
+"""Outcome of the two trials before training from earlier weights (--from)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
 
 TRIAL_SHARE = 0.125
-"""Steps of each of the two trials, relative to those of the training that follows."""
+"""Steps of each of the two trials, relative to those of the training run that follows."""
 
 Origin = Literal["loaded", "usual"]
 
@@ -30,7 +30,7 @@ NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class StartDecision:
-    """Outcome of the two trials at the beginning of a training."""
+    """Outcome of the two trials at the beginning of training."""
 
     RENAMED: ClassVar = {
         "random_dice": "usual_dice",
@@ -43,7 +43,7 @@ class StartDecision:
     foreground."""
 
     usual_dice: float | None
-    """Validation Dice after the trial from the initial weights of a training without --from."""
+    """Validation Dice after the trial from the initial weights of training without --from."""
 
     loaded_ap: float | None = None
     """Average precision of the validation objects after the first trial, if they are learned."""
@@ -79,8 +79,8 @@ class StartDecision:
         taken = "the loaded weights" if self.taken == "loaded" else NAMES[self.initial]
         if self.loaded_dice is None or self.usual_dice is None:
             return (
-                f"Trials of {steps}: they cannot be compared, since no validation image has "
-                f"foreground. The training goes on from the trial with {taken}."
+                f"Trials of {steps}: they cannot be compared, because no validation image has "
+                f"foreground. The training continues from the trial with {taken}."
             )
         objects = ""
         if self.loaded_ap is not None and self.usual_ap is not None:
@@ -96,12 +96,12 @@ class StartDecision:
 
 
 def usual_weights(recipe: Recipe) -> UsualWeights:
-    """Return which initial weights a training has that does not start from earlier ones."""
+    """Return which initial weights are used if training does not start from earlier ones."""
     return "encoder" if recipe.network.is_pretrained else resolved(recipe.train.initial_weights)
 
 
 def save_decision(run: Run, decision: StartDecision) -> None:
-    """Write the decision, which is final: a resumed training reads it."""
+    """Write the decision, which is final: resumed training reads it."""
     write_sealed_json(run.start_decision_path, config.to_dict(decision))
 
 

@@ -34,7 +34,7 @@ COMPARED_CALLS = 2
 
 @dataclass(frozen=True)
 class Format:
-    """Number format and memory layout of a training."""
+    """Number format and memory layout used in training."""
 
     precision: Precision
     channels_last: bool
@@ -65,7 +65,7 @@ def fastest_format(
     Args:
         measure: Measures a step in a format within the given number of seconds, or calls it only
             once if there is no time.
-        limit_s: Seconds after which no further format is measured.
+        limit_s: Seconds after which no other format is measured.
     """
     began, found = time.perf_counter(), dict[Format, float]()
     usual, each_s = formats[0], limit_s / (len(formats) + 1)

@@ -52,7 +52,7 @@ def test_spacings_are_kept_if_a_file_states_none():
     for training in ({"0", "1", "2"}, {"0", "1"}):  # The third may be a test case.
         target, text = decide(stats, training=training)
         assert target is None
-        assert "1 of 3 files states none, such as 2" in text
+        assert "1 of 3 files has none, such as 2" in text
 
 
 def test_images_are_resampled_if_their_spacing_can_be_trusted():
@@ -92,7 +92,7 @@ def test_slices_are_resampled_by_the_spacing_within_them():
     assert decide(case_stats((200, 0.7, 0.7)), *both)[0] == (1, 1)
     with raises_code(DataError, "missing_spacing") as error:
         decide(case_stats((5, 0.7, 0.7), None), *both)
-    assert "1 of 2 files does not state its spacing" in error.value.message
+    assert "1 of 2 files does not contain its spacing" in error.value.message
 
 
 def test_impossible_targets_are_refused():

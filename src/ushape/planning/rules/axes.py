@@ -27,7 +27,7 @@ def state_spacing(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
     """Decide which spacing the plan is made for, and describe it in words; '' for 2D images.
 
     Raises:
-        ConfigError: if the recipe states spacing or downscaling for another number of axes.
+        ConfigError: if the recipe sets spacing or downscaling for another number of axes.
     """
     given, data = recipe.preprocessing.spacing_mm, situation.data
     dims = len(data.median_shape)
@@ -35,14 +35,14 @@ def state_spacing(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
         raise ConfigError(
             f"preprocessing.spacing_mm is {list(given)}, but the images have {dims} axes.",
             code="axis_count_mismatch",
-            hint="Give one length for each axis: y, x for images; z, y, x for volumes.",
+            hint="Set one length for each axis: y, x for images; z, y, x for volumes.",
         )
     factors = recipe.preprocessing.downscale
     if isinstance(factors, tuple) and len(factors) != dims:
         raise ConfigError(
             f"preprocessing.downscale is {list(factors)}, but the images have {dims} axes.",
             code="axis_count_mismatch",
-            hint="Give one factor for each axis, or a single one for all.",
+            hint="Set one factor for each axis, or a single one for all.",
         )
     spacing = data.spacing_mm if given == AUTO and dims == 3 else given
     spacing = None if spacing == AUTO else spacing
@@ -52,8 +52,8 @@ def state_spacing(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
         return recipe, ""
     if spacing is None:
         text = (
-            ", whose voxels are assumed to be cubes (not all files state a spacing above 0 along "
-            "each axis; --set preprocessing.spacing_mm=[Z,Y,X] states one)"
+            ", whose voxels are assumed to be cubes (not all files contain a spacing above 0 along "
+            "each axis; --set preprocessing.spacing_mm=[Z,Y,X] sets one)"
         )
         return recipe, text if given == AUTO else ", whose voxels are assumed to be cubes"
     return recipe, f", voxels of {' × '.join(f'{length:.3g}' for length in spacing)} mm"
@@ -117,7 +117,7 @@ def choose_strides(
         lengths: Relative length of the voxels of the finest level along each axis.
         shape: Size of a patch in the finest level.
         steps: Number of levels after the finest one.
-        stated: Strides that are taken instead, one for each step.
+        stated: Strides to use instead, one for each step.
 
     Returns:
         The strides, one for each step, and the kernels, one for each level.

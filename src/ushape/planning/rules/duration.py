@@ -21,7 +21,7 @@ MOST_VALIDATION = 0.1
 """Share of the training time that validation takes at most, unless a single one takes longer."""
 
 USUAL_EPOCHS = 10
-"""Number of epochs of a training with a time limit, each with a validation and a checkpoint."""
+"""Number of epochs if training has a time limit, each with a validation and a checkpoint."""
 
 MIN_STEPS = 50
 """Number of steps below which a network hardly learns anything."""
@@ -35,7 +35,7 @@ MIN_VALIDATION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Division:
-    """Epochs of a training, each with some steps and a validation."""
+    """Epochs of a training run, each with some steps and a validation."""
 
     epochs: int
     steps: int
@@ -117,7 +117,7 @@ def describe_speed(budget: TimeBudget, patches: int) -> tuple[str, str]:
     step_s = budget.step_s + (budget.waiting_s or 0.0)
     fact = f"{budget.training_s:.0f} s for training"
     if budget.waiting_s is None:
-        fact += "; the loading of patches was not timed, since a training case cannot be read"
+        fact += "; the loading of patches was not timed, because a training case cannot be read"
     elif budget.waiting_s > 0:
         fact += f"; a step waits {budget.waiting_s * 1000:.1f} ms for its patches"
     return f" at {step_s * 1000:.0f} ms per step ({patches / step_s:.1f} patches/s)", fact
@@ -139,7 +139,7 @@ def divide_into_epochs(
     """Divide a given time into epochs whose validations take only a small share of it.
 
     Args:
-        train: Settings, some of which may state the steps or the validation cases of an epoch.
+        train: Settings, some of which may set the steps or the validation cases of an epoch.
         training_s: Seconds for steps and validations.
         step_s: Seconds of a step.
         case_s: Seconds for the validation of a case.

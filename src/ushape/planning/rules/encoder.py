@@ -1,4 +1,4 @@
-"""Rule for the encoder: ImageNet weights for color photographs, where they are at hand."""
+"""Rule for the encoder: ImageNet weights for color photographs, if they are installed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FREE = (
 
 SOURCE = (
     "Filters that were learned from millions of photographs suit other photographs and save many "
-    "of the steps of a short training; at convergence they change little (He et al. 2019, arXiv "
+    "of the steps of short training; at convergence they change little (He et al. 2019, arXiv "
     "1811.08883; TernausNet, arXiv 1801.05746). MRI, electron microscopy and fluorescence "
     "look different. The lite variant has no squeeze-and-excitation and is made for CPUs."
 )
@@ -38,10 +38,10 @@ def choose_encoder(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
     """Choose the pretrained encoder for color photographs if its weights are installed.
 
     Raises:
-        PlanError: if the recipe asks for an encoder, but the images are volumes, or names weights
-            for it, but no encoder.
+        PlanError: if the recipe requests an encoder, but the images are volumes, or specifies
+            weights for it, but no encoder.
         ConfigError: if another setting of the network does not fit the encoder.
-        RunError: if the weights that the recipe names are missing.
+        RunError: if the weights that the recipe specifies are missing.
     """
     network, data = recipe.network, situation.data
     is_stated = network.encoder_weights not in (AUTO, "none")
@@ -49,16 +49,16 @@ def choose_encoder(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         raise PlanError(
             f"network.encoder_weights is {network.encoder_weights}, but network.encoder is none.",
             code="settings_conflict",
-            hint="Leave out one of them, or use network.encoder=efficientnet_lite0. With --from, "
+            hint="Omit one of them, or use network.encoder=efficientnet_lite0. With --from, "
             "the network is that of the earlier run.",
         )
     is_asked = network.has_encoder or is_stated
     if is_asked and len(data.median_shape) != 2:
         raise PlanError(
-            "The recipe asks for an encoder with network.encoder or network.encoder_weights, which "
+            "The recipe requests an encoder with network.encoder or network.encoder_weights, which "
             f"takes 2D images, but the images have {len(data.median_shape)} axes.",
             code="dimensions_mismatch",
-            hint="Leave out both settings for volumes.",
+            hint="Omit both settings for volumes.",
         )
     weights = resolve_name(network.encoder_weights)
     fits = _fits(recipe, situation)

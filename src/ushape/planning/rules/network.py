@@ -144,13 +144,13 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         f"{field_text}",
         alternative="half or twice the width, or one level more or less",
         source="Levels are added until the coarsest is 16 pixels wide (volumes: 8), up to 6. One "
-        "more level did not improve the Dice on any data set, even if objects were as large as the "
+        "more level did not improve the Dice on any dataset, even if objects were as large as the "
         "receptive field. On a CPU, a narrower network with more steps has a higher Dice in the "
         "same time (benchmarks/plan.md). Blocks of pixels make steps about three times as fast, "
-        "which is worth more than the finest level in a short training (benchmarks/speedrun.md). "
+        "which is worth more than the finest level in short training (benchmarks/speedrun.md). "
         "Along an axis whose voxels are at least twice as long as the shortest, kernels are 1 and "
         "nothing is halved, and no axis is halved to fewer than 4 pixels (nnU-Net). "
-        "Coarser outputs are trained as well in long trainings, as in nnU-Net (Isensee et al. "
+        "Coarser outputs are also trained in long training runs, as in nnU-Net (Isensee et al. "
         "2021, 10.1038/s41592-020-01008-z); this was not measured here.",
     )
 
@@ -158,7 +158,7 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
 def _choose_window(
     recipe: Recipe, situation: Situation, lengths: tuple[float, ...]
 ) -> tuple[int, ...]:
-    """Return the size of a patch: the stated one, or what the image and the device allow."""
+    """Return the size of a patch: the one that is set, or what the image and the device allow."""
     shape = recipe.preprocessing.working_shape(situation.data.median_shape)
     stated = recipe.sampling.patch_shape
     if stated != AUTO and len(stated) == len(shape):
@@ -167,7 +167,8 @@ def _choose_window(
 
 
 def _choose_levels(recipe: Recipe, situation: Situation, window: tuple[int, ...]) -> int:
-    """Return the number of levels: that of the stated strides or kernels, or by the patch."""
+    """Return the number of levels, from the strides or kernels if they are set, or from the
+    patch."""
     network, data = recipe.network, situation.data
     if isinstance(network.strides, tuple):
         return len(network.strides) + 1
@@ -186,7 +187,7 @@ def _choose_levels(recipe: Recipe, situation: Situation, window: tuple[int, ...]
 def _count_extra_outputs(
     recipe: Recipe, situation: Situation, window: tuple[int, ...], *, is_planned: bool
 ) -> int:
-    """Return the number of coarser outputs: some in a long training of a planned U-Net.
+    """Return the number of coarser outputs: some for long training of a planned U-Net.
 
     Args:
         window: Size of a patch in pixels.
@@ -227,18 +228,18 @@ def choose_norm(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResul
 
 
 def choose_initial_weights(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
-    """Choose the weights that belong to the package if the network is the one they are for.
+    """Choose the weights included in the package if they fit the network.
 
     Raises:
-        PlanError: if the recipe asks for them, but the network is another one.
+        PlanError: if the recipe requests them, but they do not fit the network.
     """
     chosen, fits = recipe.train.initial_weights, has_synthetic_weights(recipe.network)
     if chosen == "synthetic_pretrained" and not fits:
         raise PlanError(
             "There are no weights trained on synthetic images for this network.",
             code="no_weights_fit",
-            hint="Leave out train.initial_weights, or the settings of the network: the weights are "
-            "those of a planned 2D network of a short training on a CPU.",
+            hint="Omit train.initial_weights, or the settings of the network: the weights are "
+            "those of a planned 2D network for short training on a CPU.",
         )
     if chosen == AUTO:
         chosen = "synthetic_pretrained" if fits else "random"

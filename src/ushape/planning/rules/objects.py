@@ -1,4 +1,4 @@
-"""Objects: connected parts, or objects that the network learns to separate."""
+"""Objects: connected components, or objects that the network learns to separate."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ DISTANCE_SHARE = 0.25
 
 
 MIN_JOINED = 0.05
-"""Share of the objects that shapes or files state from which they are learned to be separated, if
-they touch another one of their class."""
+"""Share of the objects marked by shapes or files that touch another one of their class, from which
+the network learns to separate them."""
 
 
 def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
@@ -52,14 +52,14 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
             fact += f", of which {data.joined_share:.0%} touch another one of their class"
     else:
         fact = (
-            f"about {data.objects_per_case:.0f} parts per mask, of which {data.touching_share:.0%} "
-            "nearly touch another one"
+            f"about {data.objects_per_case:.0f} components per mask, of which "
+            f"{data.touching_share:.0%} nearly touch another one"
         )
     if chosen == "distance":
         text = (
             "Objects: the network also learns the distance to the border of the object, up to "
             f"{most_px:g} pixels{_unit_text(recipe, len(data.median_shape))}, to separate objects "
-            f"({fact}). To count connected parts instead: --set labels.objects=connected."
+            f"({fact}). To count connected components instead: --set labels.objects=connected."
         )
         if data.slices_per_case is not None:
             text += (
@@ -68,7 +68,7 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
                 "(--set preprocessing.slices=null)."
             )
     else:
-        text = "Objects: connected parts of a class."
+        text = "Objects: connected components of a class."
         if not labels.regions:  # Regions overlap, so that their pixels have several objects.
             text += " If objects touch: --set labels.objects=distance."
     other = "connected" if chosen == "distance" else "distance"
@@ -76,8 +76,9 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         text=text,
         fact=fact,
         alternative="" if labels.regions else f"labels.objects={other}",
-        source="Connected parts are exact only where objects do not touch: one leaking membrane "
-        "joins two cells. A learned distance to the border separates them (benchmarks/objects.md).",
+        source="Connected components are correct only if objects do not touch: one gap in a "
+        "membrane joins two cells. A learned distance to the border separates them "
+        "(benchmarks/objects.md).",
     )
 
 
@@ -98,7 +99,7 @@ def _unit_text(recipe: Recipe, dims: int) -> str:
 
 
 def settle_objects(recipe: Recipe, data: Fingerprint) -> Literal["connected", "distance"]:
-    """Return what an object is: as the recipe states it, otherwise as the masks suggest."""
+    """Return what an object is: as set in the recipe, otherwise as the masks suggest."""
     labels = recipe.labels
     if labels.objects != AUTO:
         return labels.objects

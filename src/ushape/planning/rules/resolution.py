@@ -1,4 +1,4 @@
-"""Rules for the resolution at which the network sees the images: stem, image size and patches."""
+"""Rules for the resolution of the images in the network: stem, image size and patches."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ STEM_SPEEDUP = 3.0
 """Pixels per second with a stem of factor 2, relative to those without (benchmarks/speedrun.md)."""
 
 SHORT_STEPS = 20_000
-"""Number of steps, of 4 patches of 256 x 256 pixels without a stem, below which a training is
-planned as a short one."""
+"""Number of steps, of 4 patches of 256 x 256 pixels without a stem, below which training is planned
+as short."""
 
 ENOUGH_PASSES = 30
 """Number of passes over each pixel below which coarser images are preferred."""
@@ -42,7 +42,7 @@ THIN_PX = 5
 """Thickness below which objects, such as vessels and cracks, are recognized by what is near."""
 
 WIDE_PX = 64
-"""Thickness from which a window shows too little beside the objects."""
+"""Thickness from which a window shows too little around the objects."""
 
 SCENE_CLASSES = 3
 """Number of foreground classes from which on they are expected to depend on the whole scene."""
@@ -59,7 +59,7 @@ MIN_SIDE = 128
 
 
 def choose_stem(recipe: Recipe, situation: Situation) -> int | PerAxis:
-    """Return the factor of the stem: 2 for a short training of a planned U-Net on a CPU.
+    """Return the factor of the stem: 2 for short training of a planned U-Net on a CPU.
 
     It is 1 along an axis whose voxels are clearly longer than the others.
     """
@@ -166,7 +166,7 @@ def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rule
     fact = (
         "set by the user"
         if given != AUTO
-        else "preprocessing.slide_mpp states the resolution"
+        else "preprocessing.slide_mpp sets the resolution"
         if is_stated
         else f"about {pluralize(round(data.objects_per_case), 'object')} per image, about "
         f"{object_thickness(data):.0f} pixels thick; each pixel would be seen {passes:.1f} times "
@@ -259,8 +259,8 @@ def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
         fact=f"about {limit ** len(patch):,} pixels on this device; the objects {context} much "
         "context",
         alternative="half the size and twice the number of patches",
-        source="A patch is the whole image if it is small enough, otherwise a part of it, in a "
-        "size that the network accepts. In a short training, patches of many or thin objects are "
+        source="A patch is the whole image if it is small enough, otherwise a region of it, in a "
+        "size that the network accepts. In short training, patches of many or thin objects are "
         "small, because more steps are worth more than larger ones (benchmarks/speedrun.md). A "
         "patch of a volume is about as long in mm along all axes, as in nnU-Net.",
     )

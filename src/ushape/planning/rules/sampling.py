@@ -23,7 +23,7 @@ MAX_SOUGHT = 0.5
 look like."""
 
 NAMED_CLASSES = 3
-"""Number of sought classes that the plan names."""
+"""Number of oversampled classes that the plan lists."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def draw_classes(
     Args:
         seen: Share of randomly placed patches that contain any foreground, 0 to 1.
         seen_classes: Share of them that contain each class; 0 for a class that does not occur.
-        given_ratios: Ratios of the classes in the draws, if the user states them.
+        given_ratios: Ratios of the classes in the draws, if the user sets them.
     """
 
     def needs(goal: float) -> list[float]:
@@ -137,7 +137,7 @@ def _what(draws: Draws, classes: Sequence[ClassFacts]) -> str:
     sought = [(ratio / sum(ratios), name) for ratio, name in named if ratio]
     listed = [f"{share:.0%} on {name}" for share, name in sought[:NAMED_CLASSES]]
     more = len(sought) - NAMED_CLASSES
-    others = [f"the others on {more} further classes"] if more > 0 else []
+    others = [f"the others on {more} more classes"] if more > 0 else []
     return f"foreground ({', '.join([*listed, *others])})"
 
 

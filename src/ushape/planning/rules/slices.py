@@ -1,4 +1,4 @@
-"""Rule that decides whether volumes are seen whole (3D), or slice by slice (2D and 2.5D)."""
+"""Rule that decides whether volumes are processed whole (3D) or by slice (2D and 2.5D)."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def choose_slices(
         preprocessing.slices to compare, if any.
 
     Raises:
-        ConfigError: if a setting for three axes contradicts the stated slices, or if no image has a
-            neighbor in its group, although they are stated.
+        ConfigError: if a setting for three axes contradicts preprocessing.slices, or if it is set
+            although no image has a neighbor in its group.
     """
     given, is_volume = recipe.preprocessing.slices, len(data.median_shape) == 3
     if not is_volume:
@@ -142,7 +142,7 @@ def reconsider_slices(
 
 
 def without_comparison(recipe: Recipe) -> Recipe:
-    """Return a recipe that sees volumes in 3D if it leaves this open, for trainings of a series."""
+    """Return a recipe that processes volumes in 3D if it leaves this open, for runs of a series."""
     if recipe.preprocessing.slices != AUTO:
         return recipe
     return change(recipe, "preprocessing", slices=None)
@@ -211,7 +211,7 @@ def _thickness(data: Fingerprint) -> float | None:
 
 def _spacing_text(data: Fingerprint) -> str:
     if data.spacing_mm is None:
-        return ", spacing not stated"
+        return ", spacing unknown"
     return f", spacing {' × '.join(f'{length:.3g}' for length in data.spacing_mm)} mm"
 
 
@@ -245,7 +245,7 @@ def refuse_without_neighbors(groups: Sequence[Sequence[Case]]) -> None:
             "No training image has a neighbor in its group whose name differs only in the last "
             "number, so that networks in 2.5D would only see repeated images.",
             code="no_neighbors",
-            hint="State the stacks as groups, with --groups or the column group of a table, or "
+            hint="Define the stacks as groups, with --groups or the column group of a table, or "
             "use --set preprocessing.slices=null.",
         )
 
@@ -265,7 +265,7 @@ def _without_z(recipe: Recipe) -> Recipe:
             raise ConfigError(
                 f"preprocessing.{name} is {list(value)}, but slices are not resampled along z.",
                 code="axis_count_mismatch",
-                hint=f"Give two numbers for y and x, as in preprocessing.{name}="
+                hint=f"Set two numbers for y and x, as in preprocessing.{name}="
                 f"{list(value[1:])}, or use --set preprocessing.slices=null.",
             )
         values[name] = value[1:]
@@ -274,7 +274,7 @@ def _without_z(recipe: Recipe) -> Recipe:
 
 @dataclass(frozen=True)
 class Trial:
-    """Score of a short training with a value of `preprocessing.slices`."""
+    """Score of a trial with a value of `preprocessing.slices`."""
 
     slices: int | None
     dice: float

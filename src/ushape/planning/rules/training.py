@@ -41,7 +41,7 @@ def choose_split(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
         text = f"Scores: fold {recipe.split.fold + 1} of {folds}, tested on {tested}."
         alternative = "one split"
     elif not split.test_groups:
-        text, alternative = "Scores: none, since no image is kept for testing.", "a test set"
+        text, alternative = "Scores: none, because no image is kept for testing.", "a test set"
     else:
         more = min(USUAL_FOLDS, split.groups)
         text = f"Scores: one split, tested on {tested}"
@@ -143,7 +143,7 @@ def choose_learning(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         f"{kept}.",
         fact=f"{train.schedule} schedule",
         alternative="train.learning_rate=auto, which runs a learning-rate range test first",
-        source="The default learning rate suits all data sets in the benchmarks. Averaging the "
+        source="The default learning rate suits all datasets in the benchmarks. Averaging the "
         "weights over steps helps if the learning rate stays high, but not if it decays to zero "
         "(benchmarks/plan.md).",
     )
@@ -175,7 +175,7 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         f"{f'; {measured}' if measured else ''}",
         alternative="train.precision=fp32",
         source="bf16 is used if the hardware supports it, and channels last in 2D, unless the time "
-        "is limited and a trial on this processor is at least 10 % faster otherwise. Loading a "
+        "is limited and a trial on this processor is at least 10% faster otherwise. Loading a "
         "patch takes about 2 ms; if both cores of a machine compute the network, a second process "
         "costs more time than it saves (benchmarks/README.md, Loading).",
     )
@@ -199,7 +199,7 @@ def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
     """Choose a batch by the size of the patches, smaller if it would not fit into memory.
 
     Raises:
-        PlanError: if the batch that was asked for, or a single patch, does not fit.
+        PlanError: if the requested batch, or a single patch, does not fit.
     """
     machine, asked = situation.machine, recipe.train.batch_size
     dtype = {"bf16": torch.bfloat16, "fp64": torch.float64}.get(recipe.train.precision)
