@@ -59,31 +59,32 @@ class LabelSpace:
     show, which is independent of the encoding; None if they are compared by their value."""
 
     further_values: tuple[tuple[int, int], ...] = ()
-    """Further mask values with the index of their class, from masks in another encoding. They are
-    color codes if `colors` is set."""
+    """Additional mask values with the index of their class, from masks in another encoding. They
+    are color codes if `colors` is set."""
 
     nearest: bool = False
     """Whether pixels with another value belong to the class with the nearest value or color."""
 
     has_instances: bool | None = None
-    """Whether masks state the objects, beside their class or by their values; null: if the
-    threshold is 1, which is how values that number objects are read, and a mask has several."""
+    """Whether masks mark individual objects, in addition to their class or by their values; null:
+    yes if the threshold is 1, which is how values that number objects are read, and a mask has
+    several."""
 
     has_distance: bool = False
-    """Whether the network has a further output after the K channels: the distance to the border of
-    the object, 0 to 1, see `transforms.object_distance`."""
+    """Whether the network has an additional output after the K channels: the distance to the border
+    of the object, 0 to 1, see `transforms.object_distance`."""
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.values):
             raise ConfigError(
                 f"There are {len(self.values)} classes, but labels.names has {len(self.names)}.",
                 code="class_count_mismatch",
-                hint="Name every class, background first.",
+                hint="Set a name for every class, background first.",
             )
 
     @property
     def states_objects(self) -> bool:
-        """Whether the annotated objects are those that masks state, not connected parts."""
+        """Whether the annotated objects are those marked in masks, not connected components."""
         return self.threshold == 1 if self.has_instances is None else self.has_instances
 
     @property
@@ -216,7 +217,7 @@ class LabelSpace:
             f"Masks contain values that are not classes: {self._shorten(unknown)} in {pixels} "
             f"pixels (the classes are {self._shorten(self.colors or self.values)}).",
             code="unknown_mask_value",
-            hint="List all classes with --set labels.values=[...], name the ignored value with "
+            hint="List all classes with --set labels.values=[...], set the ignored value with "
             "--set labels.ignore=..., or apply --set labels.threshold=...",
         )
 
@@ -269,8 +270,8 @@ class LabelSpace:
     def probabilities_of(self, logits: np.ndarray) -> np.ndarray:
         """Convert logits (B, K, *S) to probabilities, for predictions.
 
-        They equal those of `probabilities` but for rounding. Programs without PyTorch compute the
-        same numbers in the same way.
+        They equal those of `probabilities` except for rounding. Programs without PyTorch compute
+        the same numbers in the same way.
         """
         if not self.is_exclusive:
             return _sigmoid(logits)

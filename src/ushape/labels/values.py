@@ -10,7 +10,7 @@ from ushape.labels.config import LabelConfig
 from ushape.labels.space import IGNORE, LabelSpace, Region, values_text
 
 MAX_CLASSES = 64
-"""Largest number of classes; more distinct mask values are object ids, soft edges or a photo."""
+"""Maximum number of classes; more distinct mask values are object IDs, soft edges or a photo."""
 
 
 def find_label_space(
@@ -18,8 +18,8 @@ def find_label_space(
 ) -> tuple[LabelSpace, str]:
     """Decide which mask value is which class.
 
-    The values named in the config are used; else a threshold; else all values found, the lowest of
-    which (0, black) is background.
+    The values listed in the config are used; otherwise a threshold; otherwise all values that
+    occur, the lowest of which (0, black) is background.
 
     Args:
         counts: Number of pixels of each mask value over all annotated cases.

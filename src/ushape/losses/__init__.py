@@ -1,6 +1,6 @@
 """Losses: loss(logits, target, weight) -> scalar. A new one is a class and a line in LOSSES.
 
-A loss with parameters of its own also needs a field in `LossConfig`.
+A loss with its own parameters also needs a field in `LossConfig`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class LossConfig:
     terms: dict[str | LossBuilder, float] = field(
         default_factory=lambda: {"cross_entropy": 1.0, "dice": 1.0}
     )
-    """Losses that are added up, each with its factor (at least 0): cross_entropy, focal, dice,
-    dice_per_image, jaccard, tversky. A recipe in a Python file can also use its own class, function
-    or module as a key."""
+    """Losses that are summed, each with its factor (at least 0): cross_entropy, focal, dice,
+    dice_per_image, jaccard, tversky. A recipe in a Python file can also use a custom class,
+    function or module as a key."""
 
     smooth: float = 1.0
     """Pixels added to numerator and denominator of dice, jaccard and tversky."""
@@ -58,7 +58,7 @@ class LossConfig:
                 raise ConfigError(
                     f"loss.terms gives {name} the factor {factor}.",
                     code="value_out_of_range",
-                    hint="Use a factor of at least 0; a negative one would maximize the loss.",
+                    hint="Use a factor of at least 0; a negative factor would maximize the loss.",
                 )
         for name in ("smooth", "focal_gamma", "tversky_alpha", "tversky_beta"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -113,7 +113,7 @@ def build_loss(config: LossConfig, space: LabelSpace, *, deep_supervision: bool)
 
 
 class WeightedSum(nn.Module):
-    """Weighted sum of losses, which are given as pairs of a factor and a loss."""
+    """Weighted sum of losses, passed as pairs of a factor and a loss."""
 
     def __init__(self, *terms: tuple[float, nn.Module]):
         super().__init__()
@@ -189,7 +189,7 @@ def shrink_target(target: Tensor, weight: Tensor, size: Sequence[int]) -> tuple[
     """Return the means of target and weight over the block of each coarser pixel.
 
     A single pixel of each block would lie off its center, by half a block for the first one.
-    Ignored pixels have no part in the mean of the target.
+    Ignored pixels are excluded from the mean of the target.
 
     Shapes:
         target: (B, K, *S) -> (B, K, *size); weight: (B, 1, *S) -> (B, 1, *size).

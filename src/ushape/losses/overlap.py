@@ -42,8 +42,8 @@ class OverlapLoss(nn.Module):
     """One minus a soft overlap, averaged over foreground classes (and images).
 
     With two foreground classes or more, those that are not annotated in the batch (or the image)
-    are left out of the mean: few classes are in a batch of patches, so the others would mostly
-    be pushed down. A single class always counts, which reduces false positives.
+    are left out of the mean: a batch of patches contains only a few classes, so the others would
+    mostly be suppressed. A single class always counts, which reduces false positives.
 
     Args:
         space: Label space; determines sigmoid or softmax, and which classes are foreground.

@@ -20,18 +20,18 @@ IOU_THRESHOLDS = tuple(step / 20 for step in range(10, 20))
 """0.5, 0.55, ..., 0.95, each the nearest double, so that an IoU of 3/5 is not above 0.6."""
 
 MIN_PART = 0.1
-"""Smallest share of a split object that each of its parts has; smaller ones are specks."""
+"""Minimum share of a split object that each of its fragments has; smaller ones are specks."""
 
 MANY_OBJECTS = 10
 """Mean number of objects of a case above which there are many."""
 
 MAX_OBJECT_PX = 2_000_000
-"""Largest number of pixels on which objects are compared at all thresholds (about 10 s); if there
-are more, cases are left out evenly."""
+"""Maximum number of pixels on which objects are compared at all thresholds (about 10 s); if there
+are more, evenly spaced cases are left out."""
 
 MAX_SEPARATED_PX = 1_000_000
-"""Largest number of pixels on which ways to separate objects are compared; if there are more, cases
-are left out evenly."""
+"""Maximum number of pixels on which methods to separate objects are compared; if there are more,
+evenly spaced cases are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class ObjectCounts:
 
     splits: int = 0
     """Number of annotated objects in which at least two predicted objects have more than half of
-    their pixels, and of which each of them covers at least a tenth (`MIN_PART`)."""
+    their pixels, each of which covers at least a tenth of it (`MIN_PART`)."""
 
     merges: int = 0
     """Number of predicted objects in which at least two annotated objects have more than half of
@@ -202,7 +202,7 @@ class ObjectMatches:
 
     @property
     def is_missed(self) -> np.ndarray:
-        """(M,) bool: whether the object is neither found nor split nor merged."""
+        """(M,) bool: whether the object is neither detected nor split nor merged."""
         return ~(self.is_found | self.is_split | self.is_merged)
 
     @property
@@ -288,7 +288,7 @@ def _first_of_ties(is_tie: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> 
     """Return which pairs with an IoU of exactly 0.5 match: the first one of each object.
 
     Objects with two such pairs consist of the other objects of these pairs, which therefore have no
-    further pair; and an object with such a pair has none above 0.5.
+    other pair; and an object with such a pair has none above 0.5.
     """
     is_first = np.zeros(len(is_tie), dtype=bool)
     ties = np.flatnonzero(is_tie)
@@ -298,7 +298,7 @@ def _first_of_ties(is_tie: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> 
 
 
 def _mark(places: np.ndarray, length: int) -> np.ndarray:
-    """Return a bool array of this length that is True at the places."""
+    """Return a bool array of this length that is True at these indices."""
     marked = np.zeros(length, dtype=bool)
     marked[places] = True
     return marked

@@ -34,8 +34,8 @@ class SurfaceDistances:
         """Larger of the two directed 95th percentiles, interpolated linearly.
 
         Source:
-            Huttenlocher et al. 1993, with a percentile in place of the maximum, as in MONAI.
-            Other packages take one percentile of both directions together, which is smaller.
+            Huttenlocher et al. 1993, with a percentile instead of the maximum, as in MONAI. Other
+            packages take one percentile of both directions together, which is smaller.
         """
         directed = [d for d in (self.from_predicted, self.from_truth) if d.size]
         return max((float(np.percentile(d, 95)) for d in directed), default=None)
@@ -60,7 +60,7 @@ class SurfaceDistances:
             ConfigError: if the tolerance is negative.
 
         Source:
-            Nikolov et al. 2018, arXiv 1809.04430, with pixels in place of surface elements.
+            Nikolov et al. 2018, arXiv 1809.04430, with pixels instead of surface elements.
         """
         if not tolerance >= 0:
             raise ConfigError(

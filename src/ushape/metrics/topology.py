@@ -64,8 +64,8 @@ class Variation:
 def contingency_table(predicted: np.ndarray, truth: np.ndarray) -> Contingency:
     """Compute the contingency table of the pixels that have a segment in the truth.
 
-    Each predicted pixel without a segment (0) is treated as a segment of its own, so that
-    one-pixel borders cost little and broad borders cost much.
+    Each predicted pixel without a segment (0) is treated as a separate segment, so that one-pixel
+    borders cost little and broad borders cost much.
 
     Args:
         predicted, truth: Segments labeled from 1, 0 for none. Labels may have gaps, but memory

@@ -1,6 +1,6 @@
 """Networks: image (B, C, *S) -> logits (B, K, *S'). A new one is a class and a line in MODELS.
 
-A network is an `nn.Module` with two members beside `forward`:
+A network is an `nn.Module` with two members in addition to `forward`:
 
 - `margin`: pixels lost on each side, S' = S - 2 margin;
 - `legal_size(at_least)`: the smallest input size along one axis that is not smaller.
@@ -84,7 +84,7 @@ def build_model(config: NetworkConfig, in_channels: int, out_channels: int) -> n
         raise ConfigError(
             f"The network {name} has no attribute {' and no attribute '.join(missing)}.",
             code="network_without_sizes",
-            hint="A network of your own needs both. With padded convolutions: margin = 0, and a "
+            hint="A custom network needs both. With padded convolutions: margin = 0, and a "
             "method legal_size(at_least) that rounds up to a multiple of its stride.",
         )
     return network
@@ -130,7 +130,7 @@ def memory_estimate(
     It is the sum of what the forward pass keeps for the backward pass, computed on a network
     without data, and the weights with their gradients and the two moments of AdamW. On a CPU,
     kernels reorder weights and activations, and memory that was freed in pieces stays allocated:
-    measured factors bring the estimate within 20 % of the peak (benchmarks/README.md, Memory of a
+    measured factors bring the estimate within 20% of the peak (benchmarks/README.md, Memory of a
     step). On an accelerator, twice the largest array is added for the gradients of activations.
 
     Args:

@@ -16,7 +16,7 @@ PIECE = 3
 def depthwise_convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
 ) -> Tensor:
-    """Convolve each channel with a kernel of its own.
+    """Convolve each channel with its own kernel.
 
     The gradients are those of the built-in operation. On a CPU, in PyTorch 2.13, two of these take
     20 to 100 times as long as the convolution: that of a 5 x 5 kernel, and in bf16 that of the
@@ -99,7 +99,7 @@ def _built_in(
     padding: int,
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of the input, the kernel and the bias that are wanted."""
+    """Return the requested gradients of the input, the kernel and the bias."""
     found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
         gradient,
         x,

@@ -1,4 +1,4 @@
-"""Weights that belong to the package, trained on synthetic images only."""
+"""Weights that are included in the package, trained on synthetic images only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FEWEST_LEVELS = 3
 
 
 def has_synthetic_weights(config: NetworkConfig) -> bool:
-    """Return whether a network can start from the weights that belong to the package.
+    """Return whether a network can start from the weights included in the package.
 
     They were trained with instance norm. Batch norm has the same scale and offset.
     """
@@ -45,7 +45,7 @@ def has_synthetic_weights(config: NetworkConfig) -> bool:
         SYNTHETIC_CONFIG,
         widths=WIDTHS[: len(config.widths)],
         norm=config.norm,
-        strides=config.strides,  # Plans of earlier versions do not state them.
+        strides=config.strides,  # Plans of earlier versions do not contain them.
         kernels=config.kernels,
     )
     is_usual = not isinstance(config.strides, tuple) and not isinstance(config.kernels, tuple)
@@ -55,7 +55,7 @@ def has_synthetic_weights(config: NetworkConfig) -> bool:
 def load_synthetic_weights(
     config: NetworkConfig, in_channels: int, fresh: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the initial weights of a network, most of which belong to the package.
+    """Return the initial weights of a network, most of which are included in the package.
 
     The head, and the running statistics of batch norms, keep their initial values.
 
@@ -69,7 +69,7 @@ def load_synthetic_weights(
     """
     if config.widths == "auto" or not has_synthetic_weights(config):
         raise PlanError(
-            "The plan begins with weights of synthetic images, which do not fit its network.",
+            "The plan starts from weights of synthetic images, which do not fit its network.",
             code="no_weights_fit",
             hint="Set train.initial_weights to random in the plan.",
         )

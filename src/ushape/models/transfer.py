@@ -93,7 +93,7 @@ def transfer_weights(
 
 
 def have_equal_bodies(one: NetworkConfig, other: NetworkConfig) -> bool:
-    """Return whether two networks have the same tensors, except for further outputs."""
+    """Return whether two networks have the same tensors, except for additional outputs."""
     mine, theirs = _shapes(one, 1, 1), _shapes(other, 1, 1)
     outputs = _changed_axis(one, 1, 1, (1, 2), 0) | _changed_axis(other, 1, 1, (1, 2), 0)
     differing = {name for name in mine | theirs if mine.get(name) != theirs.get(name)}
@@ -123,9 +123,9 @@ def _changed_axis(
 def mean_over_inputs(value: Tensor, shape: Shape, each: int) -> Tensor | None:
     """Return the weights of a first convolution for another number of channels.
 
-    Each channel has the mean over the previous ones, times their number, divided by the new number:
-    the activation of an image with equal channels is the same as before. None if the weights differ
-    in something else as well.
+    Each channel has the mean over the previous ones, times their number, divided by the new number,
+    so that the activation of an image with equal channels is the same as before. None if the
+    weights differ in something else as well.
 
     Args:
         value: Weights (out, previous channels * each, ...).

@@ -36,7 +36,7 @@ def build_convolution(
 ) -> list[nn.Module]:
     """Build a convolution with its norm and activation.
 
-    By default it has no bias if a norm follows, because the norm has an offset of its own.
+    By default it has no bias if a norm follows, because the norm has its own offset.
 
     Args:
         kernel: Size along each axis, 3 x 3 as a rule.
@@ -146,7 +146,7 @@ class UNet(nn.Module):
             list of logits, fine to coarse.
 
     Raises:
-        ConfigError: if settings for each axis are for another number of axes.
+        ConfigError: if settings for each axis are for a different number of axes.
         PlanError: if an input size is not legal; the message names the next legal sizes.
 
     Source:
@@ -223,7 +223,7 @@ class UNet(nn.Module):
             if legal != size:
                 after = next_legal_size(self.config, legal + 1, axis)
                 raise PlanError(
-                    f"The network cannot take an image of {' × '.join(map(str, shape))} pixels: "
+                    f"The network cannot process an image of {' × '.join(map(str, shape))} pixels: "
                     f"{size} is not legal.",
                     code="illegal_size",
                     hint=f"The next legal sizes are {legal} and {after}.",

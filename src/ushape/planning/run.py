@@ -334,8 +334,9 @@ class Run:
             )
 
     def data_and_masks(self) -> tuple[Path, Path | None]:
-        """Return the data and, if specified, the masks that the user specified. Neither needs to
-        exist any more.
+        """Return the paths of the data and, if the user specified them, of the masks.
+
+        The files do not have to exist any more.
         """
         stored = self._stored_cases
         folder, masks = Path(file_name(stored.folder)), stored.masks

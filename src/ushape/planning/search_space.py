@@ -99,8 +99,10 @@ def propose_space(plan: Plan, shape: Sequence[int]) -> tuple[SearchedSetting, ..
 def read_searches(
     searches: Iterable[str], proposed: Iterable[SearchedSetting], recipe: Recipe, plan: Plan
 ) -> tuple[SearchedSetting, ...]:
-    """Return the proposed settings with those that the user specifies as KEY=A,B,C. A specified key
-    replaces the proposed one or is added; if "planned" is its only value, it is excluded.
+    """Return the proposed settings with those that the user specifies as KEY=A,B,C.
+
+    A specified key replaces the proposed one or is added; if "planned" is its only value, it is
+    excluded.
 
     Raises:
         ConfigError: if a key cannot be searched, or a value is impossible.

@@ -28,9 +28,10 @@ class KeepBest(Callback):
     """Save the averaged weights after each epoch with a new best score on the validation cases.
 
     The score is the average precision of the objects if the network learns to separate them, then
-    the Dice; otherwise it is the Dice. Of equal epochs, the one with the lower validation loss is
-    the best, then the later one. If no validation case has foreground, the last epoch is the best:
-    the loss of the background alone would prefer a network that finds nothing.
+    the Dice; otherwise it is the Dice. Among epochs with equal scores, the one with the lower
+    validation loss is the best, then the later one. If no validation case has foreground, the last
+    epoch is the best, because the loss of the background alone would favor a network that predicts
+    no foreground.
 
     If there was no time to validate the last weights, they are kept: the best of the earlier ones
     were learned at a high learning rate, often in a third of the steps. After an interrupt, the
@@ -74,7 +75,7 @@ class KeepBest(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SegmentationModule)
         if self.was_interrupted() and self.best_epoch >= 0:
-            self.is_validated = True  # The weights that are kept were.
+            self.is_validated = True  # The kept weights were validated.
         if self.is_validated:
             return
         self.best_epoch = trainer.current_epoch
@@ -172,8 +173,8 @@ class EpochLog(Callback):
 class ThreadsBeside(Callback):
     """Use as many threads as cores are free, and adapt their number after each epoch.
 
-    Only for trainings with a time limit: the number of threads affects the last digits of the
-    weights, which are reproducible if the number of epochs is given.
+    Used only with a time limit: the number of threads affects the last digits of the weights, which
+    are reproducible if the number of epochs is set.
     """
 
     def __init__(self, most: int, meter: LoadMeter | None = None):
@@ -184,7 +185,7 @@ class ThreadsBeside(Callback):
 
 
 class TrainingBar(RichProgressBar):
-    """Progress bar with loss, validation Dice and the remaining time of the whole training."""
+    """Progress bar with loss, validation Dice and the remaining training time."""
 
     def __init__(self, pacer: Pacer):
         super().__init__(leave=False)
@@ -233,23 +234,23 @@ class WholeFileCheckpoints(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         try:
             return super().load_checkpoint(path, *arguments, **options)
-        except Exception as error:  # On damaged files, PyTorch raises nearly every exception.
+        except Exception as error:  # PyTorch raises many kinds of errors on damaged files.
             raise damaged_checkpoint(Path(path)) from error
 
 
 def removed_run(run: Run) -> RunError:
-    """Return the error for a run folder that was removed during the training."""
+    """Return the error for a run folder that was removed during training."""
     return RunError(
-        f"{run.folder} was removed or renamed during the training.",
+        f"{run.folder} was removed or renamed during training.",
         code="run_removed",
         hint="Repeat the command that started it, or, if it was renamed: ushape resume RUN",
     )
 
 
 def damaged_checkpoint(path: Path) -> RunError:
-    """Return the error for a checkpoint from which a training cannot be continued."""
+    """Return the error for a checkpoint from which training cannot be continued."""
     return RunError(
-        f"{path} is damaged, so the training cannot be continued from it.",
+        f"{path} is damaged, so training cannot be continued from it.",
         code="damaged_checkpoint",
         hint="The best weights so far are in model.safetensors and can predict. Delete the "
         "checkpoint to train this run from the beginning.",
@@ -262,7 +263,7 @@ compressing them after each epoch would take as long as steps."""
 
 
 def draw_small(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Tint the errors as `tint_errors` does, in an image of which large ones show some pixels only.
+    """Tint the errors as `tint_errors` does; large images are subsampled.
 
     Shapes:
         image: (C, *S); truth, predicted: (*S) class indices.

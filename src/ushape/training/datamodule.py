@@ -27,7 +27,7 @@ class SegmentationData(lightning.LightningDataModule):
 
     Args:
         class_pixels: Pixels of each class in the training cases, (cases, classes).
-        validation_pixels: The same of the validation cases; None: not known.
+        validation_pixels: The same for the validation cases; None: not known.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class SegmentationData(lightning.LightningDataModule):
         if chosen and self.validation_pixels is not None:
             chosen = with_all_classes(chosen, self.validation_pixels)
         rank, ranks = self._place
-        # Processes without a case would leave out the exchange of the scores, so that others wait.
+        # Processes without a case would skip the exchange of scores, so that others would wait.
         chosen += [NO_CASE] * (-len(chosen) % ranks)
         return DataLoader(chosen[rank::ranks], batch_size=None)  # type: ignore[arg-type]
 

@@ -15,8 +15,8 @@ from ushape.planning.plan import Plan
 from ushape.training.datamodule import worker_context
 
 SHARED_MEMORY = Path("/dev/shm")
-"""File system on Linux through which loading processes hand over batches. Containers of Docker have
-64 MB of it, unless another size is stated."""
+"""File system on Linux through which loading processes hand over batches. Docker containers have 64
+MB of it by default."""
 
 PREFETCHED = 2
 """Number of batches that each process of PyTorch's loader has finished in advance, at most."""
@@ -44,7 +44,7 @@ def with_fitting_loaders(plan: Plan, kept_bytes: float, say: Callable[[str], Non
         say(
             f"Only {(free_bytes or 0) / 1e6:.0f} MB of shared memory are free in {SHARED_MEMORY}, "
             f"and a batch takes {batch_bytes / 1e6:.0f} MB: {_describe(workers, planned)} In "
-            "Docker, --shm-size=8g or --ipc=host gives a container more."
+            "Docker, --shm-size=8g or --ipc=host makes more available."
         )
     if worker_context() is None and kept_bytes:  # Each process has a copy of the cases.
         limit = KEEP_SHARE * plan.machine.main_memory_bytes

@@ -44,19 +44,19 @@ class LRFinderConfig:
     """Number of rates, which increase by a constant factor."""
 
     divergence: float = 4.0
-    """The test ends once the smoothed loss exceeds the best one by this factor."""
+    """The test ends when the smoothed loss exceeds the lowest one by this factor."""
 
     def __post_init__(self) -> None:
         if not 0 < self.lowest < self.highest < math.inf:
             raise ConfigError(
-                f"The learning rates go from {self.lowest} to {self.highest}.",
+                f"The learning rates range from {self.lowest} to {self.highest}.",
                 code="value_out_of_range",
                 hint="Use a lowest rate above 0 and a higher one, e.g. --min 1e-6 --max 10.",
             )
         check_range("steps", self.steps, 10, hint="50 steps are usual: --steps 50.")
         if not self.divergence > 1:
             raise ConfigError(
-                f"The factor for divergence is {self.divergence}.",
+                f"The divergence factor is {self.divergence}.",
                 code="value_out_of_range",
                 hint="Use a factor above 1, e.g. --divergence 4.",
             )
@@ -130,7 +130,7 @@ def range_test(
 ) -> LRFinderResult:
     """Train a new network, increasing the learning rate after each optimizer step.
 
-    Random state and weights of a later training are not affected.
+    The random state and the weights of later training are not affected.
 
     Args:
         class_pixels: Pixels of each class, (training cases, classes).

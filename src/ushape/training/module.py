@@ -60,11 +60,11 @@ class SegmentationModule(lightning.LightningModule):
         validation: Cases whose indices `validation_step` receives.
         groups: Group of each validation case.
         initial: Initial weights by name, of all layers or of some; the others are random. None:
-            those that the plan states. Nothing is read for a mapping, even if it is empty.
+            those of the plan. No file is read if a mapping is passed, even if it is empty.
         rank: Rank of this process in distributed training; None: it trains alone.
 
     Raises:
-        RunError: if the weights that the plan states are missing, damaged, or have changed.
+        RunError: if the weights of the plan are missing, damaged, or have changed.
         PlanError: if they are those of another network.
     """
 
@@ -140,7 +140,7 @@ class SegmentationModule(lightning.LightningModule):
         self.foreground_patches += int(seen.sum())
         self.patches += len(seen)
         self.log("train/loss", loss, prog_bar=True)
-        # DDP averages the gradients, of which each process has its own part.
+        # DDP averages the gradients; each process computes its own share of them.
         return loss if self.rank is None else loss * self.rank.count
 
     def on_train_epoch_start(self) -> None:
@@ -309,7 +309,7 @@ def _part_around(
 
 
 def planned_weights(plan: Plan, fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights that a training starts from by name, without those that are random.
+    """Return the weights that training starts from by name, without those that are random.
 
     Args:
         fresh: Random initial values of all tensors of the network.

@@ -1,4 +1,4 @@
-"""The optimizer of a training, and its learning-rate schedule over the steps."""
+"""Optimizer for training, and its learning-rate schedule over the steps."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Schedule:
     total_steps: int
 
     def freezes_encoder(self, step: int) -> bool:
-        """Return whether a pretrained encoder does not change in a step."""
+        """Return whether a pretrained encoder is frozen in a step."""
         return step < self.train.encoder_freeze_fraction * self.total_steps
 
     def frozen_steps(self, step: int) -> int:
-        """Return how many of the steps from this one on do not change a pretrained encoder."""
+        """Return in how many of the remaining steps a pretrained encoder is frozen."""
         return max(0, math.ceil(self.train.encoder_freeze_fraction * self.total_steps) - step)
 
     def factor(self, step: int) -> float:

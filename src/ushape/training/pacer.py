@@ -1,4 +1,4 @@
-"""Callback that keeps the time limit of a training, on machines whose speed changes."""
+"""Callback that keeps the time limit of training, on machines whose speed changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ushape.planning.timing import FROZEN_SHARE
 from ushape.training.optimizers import Schedule
 
 LAST_VALIDATION = 0.11
-"""Share of the remaining time above which the last validation is left out; a bit more than
+"""Share of the remaining time above which the last validation is skipped; a bit more than
 `MOST_VALIDATION`, so that one measured validation may differ from the next."""
 
 NEVER = 2**31
@@ -26,24 +26,24 @@ NEVER = 2**31
 class Pacer(Callback):
     """End the training in time: change the number of remaining steps if the speed has changed.
 
-    The speed is that of the latest steps, so that neither a slow start nor a machine that became
-    busy is averaged away; validation is timed separately. The learning-rate schedule spans the new
-    number of steps, so that its end is reached in any case. At least one step is made. Without a
-    time limit, training ends after the planned number of steps.
+    The speed is that of the latest steps, so that a slow start does not distort it and a machine
+    that became busy is noticed; validation is timed separately. The learning-rate schedule spans
+    the new number of steps, so that its end is reached in any case. At least one step is made.
+    Without a time limit, training ends after the planned number of steps.
 
-    Validations after the first one take at most about a tenth of the time that is left: the others
-    are left out. If an evaluation follows, this includes the last one if it alone takes longer.
+    Validations after the first one take at most about a tenth of the remaining time; the others are
+    skipped. If an evaluation follows, this includes the last one if it alone takes longer.
 
     Args:
         schedule: Schedule of the module; its `total_steps` is changed.
         budget_s: Seconds from now until training must have ended; None: no limit. The attribute of
             this name includes the seconds before an interruption, once the state is restored.
-        evaluation_s: Seconds that the plan reserves for the evaluation after the training; 0: none
+        evaluation_s: Seconds that the plan reserves for the evaluation after training; 0: none
             follows. If steps take longer than planned, the evaluation will as well, and more time
             is left for it.
         validation_s: Seconds of a validation in the plan; 0: unknown.
         epoch_steps: Number of steps of an epoch in the plan; 0: unknown until an epoch has ended.
-        has_frozen_steps: Whether the first steps do not change a pretrained encoder, so that they
+        has_frozen_steps: Whether a pretrained encoder is frozen in the first steps, so that they
             are faster than the others.
     """
 
@@ -54,7 +54,7 @@ class Pacer(Callback):
     """Fraction of the budget after which the speed is checked, in addition to each epoch end."""
 
     LATEST = 8
-    """Smallest number of latest steps whose mean is the speed; later, a quarter of all steps."""
+    """Minimum number of latest steps whose mean is the speed; later, a quarter of all steps."""
 
     def __init__(
         self,
@@ -185,7 +185,7 @@ class Pacer(Callback):
             self._leaves_out_last = state_dict["leaves_out_last"]
 
     def _mean_step_s(self, step_s: float, trainer: Trainer) -> float:
-        """Return the mean duration of the remaining steps, some of which keep the encoder.
+        """Return the mean duration of the remaining steps, in some of which the encoder is frozen.
 
         Args:
             step_s: Mean duration of the latest steps.
@@ -206,7 +206,7 @@ class Pacer(Callback):
 
     @property
     def _limit_s(self) -> float:
-        """Seconds after which the training must have ended."""
+        """Seconds after which training must have ended."""
         assert self.budget_s is not None
         step_s = self.step_s
         if step_s is None or len(self._step_times) < self.LATEST or not self._planned_step_s:
@@ -231,7 +231,7 @@ class Pacer(Callback):
         return (self._validation_s or 0.0) * (1 / MOST_VALIDATION - 1) / max(step_s, 1e-9)
 
     def _is_validation_due(self, trainer: Trainer) -> bool:
-        """Return whether there is a validation if the epoch, or the training, ends now."""
+        """Return whether there is a validation if the epoch, or training, ends now."""
         step_s = self.step_s
         if self.budget_s is None or not self._has_validated or step_s is None:
             return True
@@ -242,9 +242,9 @@ class Pacer(Callback):
         return min(since, ahead) >= self._spacing(step_s)
 
     def _is_last_too_long(self, validation_s: float) -> bool:
-        """Return whether the steps that are left take too short for another validation.
+        """Return whether the remaining steps are too short for another validation.
 
-        A trial, which no evaluation follows, is judged by its validation.
+        A trial, which is not followed by an evaluation, is judged by its validation.
         """
         if self.budget_s is None or not self._evaluation_s:
             return False
@@ -267,7 +267,7 @@ class Pacer(Callback):
             self.revisions.append((trainer.global_step, self.schedule.total_steps))
 
     def _possible_steps(self, step_s: float, step: int) -> tuple[int, int]:
-        """Return how many steps fit at least and at most; they differ before a validation.
+        """Return the minimum and maximum number of steps that fit; they differ before a validation.
 
         Args:
             step: Number of steps that are done.
@@ -292,7 +292,7 @@ class Pacer(Callback):
         return 0.0 if self._leaves_out_last else self._validation_s or 0.0
 
     def _stop_if_over(self, trainer: Trainer) -> None:
-        """End the training, but not before its first step: without it, no weights are saved."""
+        """End training, but not before its first step: without it, no weights are saved."""
         if not trainer.is_global_zero:
             return
         is_late = (
@@ -316,7 +316,7 @@ def fitting_steps(
     """
 
     def until(validations: int) -> int:
-        """Return how many steps fit if there are at most so many validations."""
+        """Return how many steps fit with at most this number of validations."""
         left_s = allowed_s - validations * validation_s
         return min(validations * period - done, int(left_s / step_s))
 
@@ -330,7 +330,7 @@ def pacer_of(
     budget_s: float | None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Pacer:
-    """Return the callback that keeps the time limit of a training.
+    """Return the callback that keeps the time limit of training.
 
     Args:
         schedule: Schedule of the module.

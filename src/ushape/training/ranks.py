@@ -1,4 +1,4 @@
-"""A process that trains one model together with others, each on a device of its own."""
+"""A process that trains one model together with others, each on its own device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ushape.training.optimizers import Schedule
 
 @dataclass(frozen=True)
 class Rank:
-    """Place of a process among those that train together."""
+    """Position of a process among those that train together."""
 
     index: int
     """Number of the process; only process 0 writes files and messages."""
@@ -69,7 +69,7 @@ class Rank:
 
 
 class _Environment(ClusterEnvironment):
-    """Tells Lightning the place of this process, which something else has started."""
+    """Tells Lightning the position of this process, which was not started by Lightning."""
 
     def __init__(self, rank: Rank):
         super().__init__()
@@ -114,7 +114,7 @@ class Agreement(Callback):
     """Let all processes make the same number of steps, and validate in the same epochs.
 
     Process 0, which keeps the time limit, decides about both. An interrupt of any process ends
-    the training of all of them after the same step.
+    training in all of them after the same step.
 
     Args:
         schedule: Schedule of the module; its `total_steps` is changed.

@@ -22,22 +22,22 @@ NAME = "ushape"
 """Name of the study in its file."""
 
 CHECKS = 5
-"""Number of evenly spaced moments of a trial at which its score is compared; one is its end."""
+"""Number of evenly spaced points of a trial at which its score is compared; the last is its end."""
 
 UNSTOPPED_CHECKS = 2
-"""Number of first moments at which no trial is stopped, because scores are still rising steeply."""
+"""Number of first points at which no trial is stopped, because scores are still rising steeply."""
 
 UNSTOPPED_TRIALS = 3
-"""Number of finished trials that others are compared with; before, none is stopped."""
+"""Number of finished trials that others are compared with; before that, no trial is stopped."""
 
 DRAWS = 10
-"""Number of proposals that are known already after which any choice that is not is taken."""
+"""Number of already known proposals after which any unknown choice is taken."""
 
 MAX_CHOICES = 100_000
-"""Number of choices among which one that is not known is looked for."""
+"""Number of choices that are searched for an unknown one."""
 
 MAX_LOSSES = 3
-"""Number of times that a choice is tried if the process is killed each time."""
+"""Number of attempts for a choice if the process is killed each time."""
 
 State = Literal["finished", "stopped early", "failed", "lost", "running"]
 
@@ -80,7 +80,7 @@ def require_optuna() -> Any:
 
 
 class StoppedEarlyError(Exception):
-    """The trial is worse than half of the others were at the same moment."""
+    """The trial is worse than half of the others were at the same point."""
 
 
 class RunningTrial:
@@ -92,7 +92,7 @@ class RunningTrial:
         trial.set_user_attr("number", number)
 
     def report(self, score: float, progress: float) -> None:
-        """Store the score of a moment, and end the trial if it is a bad one.
+        """Store the score at a point of the trial, and end the trial if it is too low.
 
         Args:
             progress: Share of the trial that is done, 0 to 1.
@@ -168,7 +168,8 @@ class Study:
 
     @property
     def best(self) -> TrialRow | None:
-        """Finished trial with the highest score, the earlier one of equal ones; None: none yet."""
+        """Finished trial with the highest score, the earlier one if scores are equal; None: none
+        yet."""
         finished = [row for row in self.rows if row.state == "finished" and row.score is not None]
         return max(finished, key=lambda row: (row.score or 0.0, -row.number), default=None)
 
@@ -277,7 +278,7 @@ def _key_of(params: Mapping[str, str]) -> str:
 
 
 def _counts(trial: Any) -> bool:
-    """Return whether the choice of a trial need not be tried again."""
+    """Return whether the choice of a trial does not have to be tried again."""
     return "number" in trial.user_attrs and _row_of(trial).state != "lost"
 
 

@@ -73,7 +73,7 @@ NO_SHARED_MEMORY = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """Outcome of a training."""
+    """Outcome of training."""
 
     best_dice: float | None
     """Validation Dice of the epoch whose weights are kept; None if it was not validated, or if no
@@ -112,16 +112,16 @@ def fit(
     Args:
         class_pixels: Pixels of each class, (training cases, classes).
         validation_pixels: The same of the validation cases; None: not known.
-        initial: Weights to start from by name; None: those that the plan states.
-        budget_s: Seconds from now until training must have ended, also if it is continued; None: as
+        initial: Weights to start from by name; None: those of the plan.
+        budget_s: Seconds from now until training must have ended, even if it is continued; None: as
             many epochs as planned.
         resume: Whether to continue from the last checkpoint of the run, if there is one.
         on_row: Function that is called with each row of metrics.csv.
-        rank: Place of this process among those that train together; None: it trains alone.
+        rank: Position of this process among those that train together; None: it trains alone.
 
     Raises:
         RunError: if a checkpoint cannot be read or written, or the loss is not finite.
-        ConfigError: if network or loss are defined in a Python file that the user did not name.
+        ConfigError: if network or loss are defined in a Python file that the user did not specify.
     """
     run.require_code(plan, training=True)
     _silence_lightning()
@@ -227,7 +227,7 @@ def _no_shared_memory(run: Run) -> RunError:
     return RunError(
         "The processes that load patches have filled the shared memory (/dev/shm).",
         code="shared_memory_full",
-        hint="Start the container with more of it, such as docker run --shm-size=8g or --ipc=host.",
+        hint="Start the container with more, for example docker run --shm-size=8g or --ipc=host.",
         continuation=run.continuation,
     )
 
@@ -237,7 +237,7 @@ def _refuse_damaged(checkpoint: Path) -> None:
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             is_whole = archive.testzip() is None
-    except Exception:  # On random bytes, zipfile raises many kinds.
+    except Exception:  # zipfile raises many kinds of errors on random bytes.
         is_whole = False
     if not is_whole:
         raise damaged_checkpoint(checkpoint)

@@ -1,7 +1,7 @@
-"""Short trials before a training, such as those from loaded and from the usual weights.
+"""Short trials before training, such as those from loaded and from the usual weights.
 
-They end before the training itself begins. The decision is a file of the run, so that a training
-that was interrupted continues from the same weights.
+They end before training itself begins. The decision is a file of the run, so that interrupted
+training continues from the same weights.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ushape.planning.weights import read_weights, save_weights
 from ushape.training.trainer import FitResult
 
 MIN_TRIAL_STEPS = 20
-"""Number of steps of a trial of a short training, unless the training itself has fewer."""
+"""Number of steps of a trial before short training, unless training itself has fewer."""
 
 
 Weights = Mapping[str, Tensor]
@@ -43,8 +43,8 @@ Weights = Mapping[str, Tensor]
 class Train(Protocol):
     """Trains as planned in a run folder, and continues there after an interruption.
 
-    The budget is the number of seconds from the call until the training must have ended, whatever
-    time it has taken before an interruption; None: no limit.
+    The budget is the number of seconds from the call until training must have ended, regardless of
+    the time before an interruption; None: no limit.
     """
 
     def __call__(
@@ -63,7 +63,7 @@ def decide_start(
 ) -> StartDecision:
     """Return the stored decision, or run the trials that have not ended, and store their outcome.
 
-    Both trials have the same patches, in the same order, which differ from those of the training.
+    Both trials use the same patches in the same order, which differ from those of training.
 
     Args:
         budget_s: Seconds for trials and training together, including those before an interruption;
@@ -91,7 +91,7 @@ def decide_start(
 
 
 def weights_after_trials(run: Run, decision: StartDecision) -> dict[str, Tensor]:
-    """Return the weights with which the training begins."""
+    """Return the weights with which training begins."""
     return read_weights(_trial(run, decision.taken).weights_path)
 
 
@@ -142,12 +142,12 @@ def run_trial(
     initial: Weights | None,
     budget_s: float | None,
 ) -> None:
-    """Train an eighth of a plan in a folder of its own, unless this was done before.
+    """Train an eighth of a plan in a separate folder, unless this was done before.
 
     Args:
         trial: Folder of the trial, below that of the run.
         run: Run that the trial belongs to.
-        initial: Weights to start from by name; None: those that the plan states.
+        initial: Weights to start from by name; None: those of the plan.
         budget_s: Seconds for the whole trial, including those before an interruption; None: no
             limit.
 
@@ -196,7 +196,7 @@ def _compare(plan: Plan, run: Run) -> StartDecision:
 
 
 def _remove_leftovers(run: Run, decision: StartDecision) -> None:
-    """Remove what is not needed after the decision: all weights but those that were taken."""
+    """Remove what is not needed after the decision: all weights except those that were chosen."""
     folder = run.start_decision_path.parent
     (folder / "initial.safetensors").unlink(missing_ok=True)
     for origin in ("loaded", "usual"):
