@@ -132,7 +132,7 @@ class Devices:
     def _pass_on_interrupts(
         self, pending: Sequence[Future[None]], interrupt: KeyboardInterrupt
     ) -> None:
-        """Interrupt all processes now and at each further signal, until they have ended."""
+        """Interrupt all processes now and at each additional signal, until they have ended."""
         while True:
             number = getattr(interrupt, "signal_number", signal.SIGINT)
             for process in list(self._running) if os.name == "posix" else ():
@@ -140,8 +140,8 @@ class Devices:
             try:
                 wait(pending)
                 return
-            except KeyboardInterrupt as further:
-                interrupt = further
+            except KeyboardInterrupt as repeated:
+                interrupt = repeated
 
     def _run_one(self, job: Job, free: queue.Queue[str], console: Console) -> None:
         device = free.get()

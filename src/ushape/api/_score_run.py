@@ -52,7 +52,7 @@ class KnownCases:
 
     @classmethod
     def of(cls, splits: Splits, cases: Iterable[Case]) -> KnownCases:
-        """Collect them from the cases of a training."""
+        """Collect them from the cases of a training run."""
         cases = list(cases)
         return cls(
             splits=splits,

@@ -109,7 +109,7 @@ def _tell_missing_neighbors(predictor: Predictor, cases: Sequence[Case], console
     if not predictor.plan.preprocessing.needs_neighbors:
         return
     if line := describe_missing(list(by_group(cases).values())):
-        console.say(f"{line} The neighbors of an image are images of its own group.")
+        console.say(f"{line} The neighbors of an image are images of the same group.")
 
 
 def _refuse_masks_alone_and_folds(

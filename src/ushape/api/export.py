@@ -153,14 +153,14 @@ def _is_file(path: Path, to: str) -> bool:
     Raises:
         ConfigError: if the suffix is that of another format, or the format has several files.
     """
-    stated = SUFFIXES.get(path.suffix.lower())
-    if stated is None:
+    suffix_format = SUFFIXES.get(path.suffix.lower())
+    if suffix_format is None:
         return False
-    if stated != to or to == "openvino":
+    if suffix_format != to or to == "openvino":
         raise ConfigError(
-            f"{path} is the name of a file of format {stated}; {to} needs a folder."
-            if stated == to
-            else f"{path} has the suffix of the format {stated}, but the format is {to}.",
+            f"{path} is the name of a file of format {suffix_format}; {to} needs a folder."
+            if suffix_format == to
+            else f"{path} has the suffix of the format {suffix_format}, but the format is {to}.",
             code="output_suffix",
             hint=f"Specify a folder, for example -o {quoted(path.with_suffix(''))}",
         )

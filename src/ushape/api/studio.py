@@ -48,9 +48,9 @@ def open_studio(
     from ushape.studio.session import Studio
 
     console = Console(quiet=quiet)
-    further = Path(images) if images is not None else None
+    more_images = Path(images) if images is not None else None
     with open_listener("127.0.0.1", port) as listener:
-        opened = Studio(Project(Path(data), further, masks=masks))
+        opened = Studio(Project(Path(data), more_images, masks=masks))
         try:
             for line in opened.project.listing.notes:
                 console.say(line)

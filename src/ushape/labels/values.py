@@ -115,7 +115,7 @@ def _refuse_impossible(
 
 
 def state_all_classes(count: int) -> str:
-    """Return the sentence that says how to state many classes; "" if the values are too many."""
+    """Return the sentence that says how to define many classes; "" if the values are too many."""
     if not MAX_CLASSES < count <= IGNORE:
         return ""
     return (

@@ -47,12 +47,11 @@ def apply_data_settings(recipe: Recipe, data: Path) -> tuple[Recipe, str]:
     mark = f"{SETTINGS_FILE} {hashlib.sha256(content).hexdigest()[:12]}"
     if recipe.settings_file == mark:
         return recipe, ""
-    stated = _parse(text, path)
-    default, own = config.to_dict(Recipe()), config.to_dict(stated)
-    completed = _complete(config.to_dict(recipe), own, default)
-    applied = [f"{key}={value}" for key, value in _differences(own, default, "")]
-    found = config.from_dict(Recipe, {**completed, "settings_file": mark}, source=str(path))
-    return found, f"Settings in {path}: {', '.join(applied) or 'none'}."
+    default, from_file = config.to_dict(Recipe()), config.to_dict(_parse(text, path))
+    values = _complete(config.to_dict(recipe), from_file, default)
+    applied = [f"{key}={value}" for key, value in _differences(from_file, default, "")]
+    completed = config.from_dict(Recipe, {**values, "settings_file": mark}, source=str(path))
+    return completed, f"Settings in {path}: {', '.join(applied) or 'none'}."
 
 
 def _parse(text: str, path: Path) -> Recipe:
@@ -83,17 +82,17 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _complete(recipe: Any, stated: Any, default: Any) -> Any:
+def _complete(recipe: Any, from_file: Any, default: Any) -> Any:
     """Return the recipe's values; where they are the default, those of the file."""
-    if isinstance(recipe, dict) and isinstance(stated, dict) and isinstance(default, dict):
-        return {key: _complete(recipe[key], stated[key], default[key]) for key in recipe}
-    return stated if recipe == default else recipe
+    if isinstance(recipe, dict) and isinstance(from_file, dict) and isinstance(default, dict):
+        return {key: _complete(recipe[key], from_file[key], default[key]) for key in recipe}
+    return from_file if recipe == default else recipe
 
 
-def _differences(stated: Any, default: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(stated, dict) and isinstance(default, dict):
-        for key in stated:
-            yield from _differences(stated[key], default[key], f"{path}.{key}".lstrip("."))
-    elif stated != default:
-        shown = yaml.safe_dump(stated, default_flow_style=True, width=1000)
+def _differences(values: Any, default: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(values, dict) and isinstance(default, dict):
+        for key in values:
+            yield from _differences(values[key], default[key], f"{path}.{key}".lstrip("."))
+    elif values != default:
+        shown = yaml.safe_dump(values, default_flow_style=True, width=1000)
         yield path, shown.strip().removesuffix("...").strip()

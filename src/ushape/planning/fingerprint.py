@@ -185,19 +185,19 @@ def _measure_sizes(case_stats: Sequence[CaseStats], stats: DatasetStats) -> dict
 
 def _median_spacing(case_stats: Sequence[CaseStats]) -> tuple[float, ...] | None:
     """Return the median spacing along each axis of S; None unless all files have one above 0."""
-    stated = [one.spacing_mm for one in case_stats if one.spacing_mm is not None]
-    if len(stated) < len(case_stats) or not all(0 < x < np.inf for one in stated for x in one):
+    spacings = [one.spacing_mm for one in case_stats if one.spacing_mm is not None]
+    if len(spacings) < len(case_stats) or not all(0 < x < np.inf for one in spacings for x in one):
         return None
-    return tuple(float(length) for length in np.median(stated, axis=0))
+    return tuple(float(length) for length in np.median(spacings, axis=0))
 
 
 def _count_numbers(case_stats: Sequence[CaseStats], stats: DatasetStats) -> float:
     """Return the median number of objects of masks that number them, over cases with any."""
     if not stats.space.states_objects:
         return 0.0
-    stated = [one.instances.visible for one in case_stats if one.instances is not None]
-    if stated:
-        return _median([count for count in stated if count])
+    visible_counts = [one.instances.visible for one in case_stats if one.instances is not None]
+    if visible_counts:
+        return _median([count for count in visible_counts if count])
     counts = [sum(map(stats.space.is_object_id, one.value_counts)) for one in case_stats]
     several = [count for count in counts if count]
     # A mask of classes, read with a threshold, has a single value.

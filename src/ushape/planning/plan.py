@@ -131,7 +131,7 @@ class Plan:
     groups are specified, or no simple rule derives them."""
 
     validation_s: float = 0.0
-    """Expected seconds of each validation of a training with a time limit; 0: unknown."""
+    """Expected seconds of each validation if training has a time limit; 0: unknown."""
 
     encoder: EncoderWeights | None = None
     """Weights that a pretrained encoder starts from; None: there is none."""

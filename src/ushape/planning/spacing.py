@@ -51,7 +51,7 @@ def choose_target_spacing(
     target = config.target_spacing_mm
     missing = [one for one in case_stats if one.spacing_mm is None]
     used = [one for one in case_stats if one.case.id in training]
-    stated = [one.spacing_mm for one in used if one.spacing_mm is not None]
+    known_spacings = [one.spacing_mm for one in used if one.spacing_mm is not None]
     if isinstance(target, tuple):
         _refuse(target, config.spacing_mm, dims)
         refuse_unfit(case_stats, target)
@@ -59,17 +59,17 @@ def choose_target_spacing(
         return recipe, [RuleResult(text=text, fact="set by the user", source=SOURCE)]
     kept = change(recipe, "preprocessing", target_spacing_mm=None)
     is_usual = recipe.name == AUTO and config.shape is None and config.spacing_mm == AUTO
-    if target is None or not is_usual or not stated or is_common(stated):
+    if target is None or not is_usual or not known_spacings or is_common(known_spacings):
         return kept, []
-    lowest, highest = np.min(stated, axis=0), np.max(stated, axis=0)
+    lowest, highest = np.min(known_spacings, axis=0), np.max(known_spacings, axis=0)
     between = f"{spacing_text(lowest)} and {spacing_text(highest)}"
-    chosen = choose_common(stated, [one.shape[-dims:] for one in used if one.spacing_mm])
+    chosen = choose_common(known_spacings, [one.shape[-dims:] for one in used if one.spacing_mm])
     reason = _reason_against(case_stats, missing, chosen)
     fact = f"spacings of the training images are between {between}"
     if reason:
         text = f"Spacing: {what} keep their own, between {between}, because {reason}."
         return kept, [RuleResult(text=text, fact=fact, source=SOURCE)]
-    median = np.median(stated, axis=0)
+    median = np.median(known_spacings, axis=0)
     rule = "the median of the training images"
     if chosen[0] < median[0] and dims == 3:
         rule += ", along the thick slices the 10th percentile"

@@ -124,7 +124,7 @@ def measure_step(
 ) -> StepTime:
     """Measure the typical time of a training step with all its batches, without loading.
 
-    The step uses random patches. The random state of PyTorch does not change, so that a training
+    The step uses random patches. The random state of PyTorch does not change, so that training
     starts from the same weights with and without a measurement.
 
     Args:

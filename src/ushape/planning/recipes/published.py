@@ -17,14 +17,14 @@ from ushape.transforms.augment import STRENGTHS, AugmentConfig, IntensityConfig
 from ushape.transforms.augment.geometry import GeometryConfig
 
 _PLAIN: dict[str, Any] = {"weight_decay": 0.0, "gradient_clip": 0.0, "ema_decay": 0.0}
-"""Settings of a training without the techniques that are not part of these publications."""
+"""Settings of training without the techniques that are not part of these publications."""
 
 
 def unet2015() -> Recipe:
     """Original U-Net for electron microscopy: valid convolutions, border weights, softmax.
 
     Ronneberger, Fischer, Brox 2015, arXiv 1505.04597. Values that the paper does not give are ours:
-    learning rate 1e-3, dropout 0.5, shifts up to 5 %, gray values within 10 %. The paper averages
+    learning rate 1e-3, dropout 0.5, shifts up to 5%, gray values within 10%. The paper averages
     "over 7 rotated versions" without naming the angles; we use seven symmetries, which need no
     interpolation.
     """
@@ -209,7 +209,7 @@ def lgg_buda() -> Recipe:
 
 
 def _turn_and_scale() -> AugmentConfig:
-    """Rotate up to 15 degrees, scale up to 5 %, and flip left and right."""
+    """Rotate up to 15 degrees, scale up to 5%, and flip left and right."""
     return AugmentConfig(
         geometry=GeometryConfig(
             flip_axes=(-1,),

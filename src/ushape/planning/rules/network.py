@@ -160,9 +160,9 @@ def _choose_window(
 ) -> tuple[int, ...]:
     """Return the size of a patch: the one that is set, or what the image and the device allow."""
     shape = recipe.preprocessing.working_shape(situation.data.median_shape)
-    stated = recipe.sampling.patch_shape
-    if stated != AUTO and len(stated) == len(shape):
-        return stated
+    patch_shape = recipe.sampling.patch_shape
+    if patch_shape != AUTO and len(patch_shape) == len(shape):
+        return patch_shape
     return window_shape(shape, patch_limit(recipe, situation), lengths)
 
 
