@@ -347,7 +347,7 @@ def test_match_classes_compares_the_distance_with_a_distance_only():
 def test_plan_without_a_comparison_gives_the_training_its_time(cells, run):
     compared = plan_from(cells, run)
     plan = plan_from(cells, run, "train.compare_start=false")
-    assert any("decide which of them" in line for line in compared.reasons)
+    assert any("decide with which of them" in line for line in compared.reasons)
     assert any("not compared" in line for line in plan.reasons)
 
 
