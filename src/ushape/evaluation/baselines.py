@@ -39,7 +39,7 @@ BASELINE_TEXTS: dict[BaselineName, str] = {
     "all_foreground": "labeling every pixel as {name}",
     "all_background": "labeling no pixel as {name}",
     "mean_mask": "the mean mask of the training cases",
-    "intensity": "a threshold on the intensity",
+    "intensity": "an intensity threshold",
     "majority_class": "labeling every pixel with the most frequent class",
     "mean_mask_argmax": "the most frequent class at each position in the training cases",
 }
@@ -116,10 +116,10 @@ class Baselines:
         """How the baselines were chosen, or which are missing and why."""
         if self.cases:
             cases = pluralize(self.cases, "training case")
-            return f"The mean mask and the threshold on the intensity were chosen on {cases}."
+            return f"The mean mask and the intensity threshold were determined from {cases}."
         return (
-            "The mean mask of the training cases and a threshold on the intensity are not among "
-            f"the baselines, since they could not be chosen on training cases: {self.note}"
+            "The mean mask of the training cases and an intensity threshold are not among the "
+            f"baselines, because they could not be determined from training cases: {self.note}"
         )
 
 
@@ -369,7 +369,7 @@ def _check(found: Baselines, space: LabelSpace, channels: int) -> None:
         raise ValueError("the grid or the classes are not those of the run")
     for own in found.classes.values():
         if len(bytes.fromhex(own.mean_mask)) != -(-math.prod(found.grid) // 8):
-            raise ValueError("a mean mask has another size than the grid")
+            raise ValueError("the size of a mean mask differs from that of the grid")
         if not 0 <= (own.intensity.channel or 0) < channels:
             raise ValueError("a channel does not exist")
     largest = _argmax_of(found).max()

@@ -54,7 +54,7 @@ class Unit:
 
 
 def common_unit(images: Sequence[Path]) -> Unit:
-    """Return the unit for distances: pixels unless every image file states its pixel spacing."""
+    """Return the unit for distances: pixels unless every image file contains its pixel spacing."""
     smallest = math.inf
     for image in images:
         spacing = read_spacing(image)

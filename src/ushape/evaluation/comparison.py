@@ -37,9 +37,9 @@ class ClassComparison:
         changes = [b - a for a, b in zip(self.first, self.other, strict=True)]
         text += f"; {sum(c > 0 for c in changes)} higher, {sum(c < 0 for c in changes)} lower"
         if interval is None:
-            text += "; a confidence interval needs at least two groups"
+            text += "; a confidence interval requires at least two groups"
         elif not interval.is_reliable:
-            text += f"; the interval is unreliable, as it rests on only {found.pairs} groups"
+            text += f"; the interval is unreliable, as it is based on only {found.pairs} groups"
         return text
 
 

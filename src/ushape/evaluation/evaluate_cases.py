@@ -105,7 +105,7 @@ def evaluate_cases(
     Args:
         baselines: Baselines chosen on the training cases (default: only constant ones).
         mask_space: The classes of the run, with the mask values of these cases if they are encoded
-            differently (default: as in the training).
+            differently (default: as in training).
 
     Raises:
         DataError: if a file cannot be read, a mask differs in size from its image, or a mask has an

@@ -83,10 +83,10 @@ class LearningCurve:
 
     def _reliability_note(self) -> str:
         if self.test_groups < 2:
-            return f" Confidence intervals need at least two test {self.group_noun}."
+            return f" Confidence intervals require at least two test {self.group_noun}."
         if self.test_groups < RELIABLE_FROM:
             count = f"{self.test_groups} test {self.group_noun}"
-            return f" These intervals are unreliable: they rest on only {count}."
+            return f" These intervals are unreliable: they are based on only {count}."
         return ""
 
 
@@ -143,7 +143,7 @@ def _dice_table(scores: Sequence[Sequence[CaseScore]]) -> np.ndarray:
     if any(sorted(own) != tested for own in by_group):
         raise RunError(
             "The runs of the learning curve were evaluated on different groups, because masks were "
-            "changed in between.",
+            "changed between the runs.",
             code="masks_differ",
             hint="Start a new learning curve in another folder with -o.",
         )
@@ -228,7 +228,7 @@ def predict_gains(
     """Predict the gain with multiples of the training groups of the last point.
 
     The 95% intervals are a bootstrap over the test groups, with the same resamples for all
-    points. They do not include the variation between repeated trainings.
+    points. They do not include the variation between repeated training runs.
 
     Args:
         groups: Number of training groups of each point, ascending.

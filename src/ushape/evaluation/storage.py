@@ -118,7 +118,7 @@ def load_report(folder: Path) -> Report:
         raise RunError(
             f"{folder} contains no scores: it has no file {FACTS}.",
             code="invalid_scores",
-            hint="Name a run folder, and run `ushape evaluate RUN` first if it has no scores yet.",
+            hint="Specify a run folder; if it has no scores yet, run `ushape evaluate RUN` first.",
         )
     hint = "Run `ushape evaluate RUN` to write the scores again."
     values = read_sealed_json(path, RunError, code="invalid_scores", hint=hint)

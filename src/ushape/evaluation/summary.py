@@ -68,7 +68,7 @@ class Summary:
     """Spearman correlation between predicted confidence and Dice of the cases."""
 
     rank_cases: int = 0
-    """Number of cases that the rank correlation rests on; 0 in older runs."""
+    """Number of cases on which the rank correlation is based; 0 in older runs."""
 
     confusion: Confusion | None = None
     """Confusion matrix over all pixels; None in older runs."""
@@ -80,7 +80,7 @@ class Summary:
     """Topology metrics by name; empty unless cells fill the images."""
 
     is_about_objects: bool = False
-    """Whether the objects are what the masks are about, so that their scores come first."""
+    """Whether the masks mainly represent objects, so that the scores of objects come first."""
 
     @property
     def mean_dice(self) -> float | None:
@@ -102,7 +102,7 @@ class Summary:
             text += f" over {pluralize(self.rank_cases, 'case')}"
         text += f" is {self.rank_correlation:.2f}."
         if 0 < self.rank_cases < RELIABLE_FROM:
-            text += " With so few cases, it may be chance."
+            text += " With so few cases, it may be due to chance."
         return text
 
     def _describe(self, own: ClassScores) -> str:
@@ -174,41 +174,47 @@ def summarize(
     )
 
 
-def join_summaries(parts: Sequence[Summary], whole: Summary) -> Summary:
-    """Add to the summary of all folds what only the summaries of the folds contain.
+def join_summaries(folds: Sequence[Summary], whole: Summary) -> Summary:
+    """Add what only the summaries of single folds contain to the summary of all folds.
 
     Reliability and confusion matrices are summed. Topology metrics, each at the optimal threshold
     of its fold, and the scores at each threshold are averaged.
 
     Args:
-        parts: Summaries of the folds.
+        folds: Summaries of the folds.
         whole: Result of `summarize` for the scores of all folds.
     """
-    of_folds: dict[str, list[ClassScores]] = {own.name: [] for own in whole.classes}
-    for own in (own for part in parts for own in part.classes):
-        of_folds[own.name].append(own)
+    fold_scores: dict[str, list[ClassScores]] = {scores.name: [] for scores in whole.classes}
+    for scores in (scores for fold in folds for scores in fold.classes):
+        fold_scores[scores.name].append(scores)
     classes = [
         replace(
-            own,
-            reliability=_pool([one.reliability for one in of_folds[own.name]]),
-            threshold_curve=join_curves([one.threshold_curve for one in of_folds[own.name]]),
-            thresholds=tuple(own for one in of_folds[own.name] for own in one.thresholds),
+            scores,
+            reliability=_pool([fold.reliability for fold in fold_scores[scores.name]]),
+            threshold_curve=join_curves(
+                [fold.threshold_curve for fold in fold_scores[scores.name]]
+            ),
+            thresholds=tuple(
+                threshold for fold in fold_scores[scores.name] for threshold in fold.thresholds
+            ),
         )
-        for own in whole.classes
+        for scores in whole.classes
     ]
-    units = {part.distance_unit for part in parts}
+    units = {fold.distance_unit for fold in folds}
     if len(units) > 1:  # Distances in mm and pixels cannot be averaged.
-        classes = [replace(own, means=without_distances(own.means)) for own in classes]
-    names = [name for name in parts[0].topology if all(name in part.topology for part in parts)]
+        classes = [replace(scores, means=without_distances(scores.means)) for scores in classes]
+    metrics = [name for name in folds[0].topology if all(name in fold.topology for fold in folds)]
     return replace(
         whole,
         classes=tuple(classes),
-        seen_cases=sum(part.seen_cases for part in parts),
-        is_about_objects=any(part.is_about_objects for part in parts),
-        distance_unit=parts[0].distance_unit if len(units) == 1 else "px",
-        confusion=_sum_confusion([part.confusion for part in parts]),
-        baseline_note=" ".join(dict.fromkeys(filter(None, (p.baseline_note for p in parts)))),
-        topology={name: _mean_best([part.topology[name] for part in parts]) for name in names},
+        seen_cases=sum(fold.seen_cases for fold in folds),
+        is_about_objects=any(fold.is_about_objects for fold in folds),
+        distance_unit=folds[0].distance_unit if len(units) == 1 else "px",
+        confusion=_sum_confusion([fold.confusion for fold in folds]),
+        baseline_note=" ".join(
+            dict.fromkeys(fold.baseline_note for fold in folds if fold.baseline_note)
+        ),
+        topology={name: _mean_best([fold.topology[name] for fold in folds]) for name in metrics},
     )
 
 

@@ -12,7 +12,7 @@ OBJECT_COUNTS = (
     *("true_objects", "predicted_objects"),
     *("missed_objects", "object_splits", "object_merges"),
 )
-"""Numbers of objects per image that `describe_objects` states, in this order."""
+"""Numbers of objects per image that `describe_objects` reports, in this order."""
 
 
 def describe_class(own: ClassScores, *, noun: str, cases: int, seen_cases: int) -> str:
@@ -25,11 +25,11 @@ def describe_class(own: ClassScores, *, noun: str, cases: int, seen_cases: int) 
     context = _context(cases, seen_cases)
     text = f"The mean Dice on {groups} {context} is {own.mean_dice:.3f}"
     if own.interval is None:
-        text += f". A confidence interval needs at least two {noun}."
+        text += f". A confidence interval requires at least two {noun}."
     else:
         text += f" (95% CI {own.interval.low:.3f} to {own.interval.high:.3f})."
         if not own.interval.is_reliable:
-            text += f" This interval is unreliable: it rests on only {groups}."
+            text += f" This interval is unreliable: it is based on only {groups}."
     if own.missed_groups:
         text += f" In {own.missed_groups} of {groups}, {own.name} was not found."
     return text + _false_positive_text(own) + _baseline_text(own, noun)
@@ -60,7 +60,7 @@ def describe_classes(
 
 
 def _context(cases: int, seen_cases: int) -> str:
-    """Return whether the network has seen the images."""
+    """Return a phrase that says whether the images were used in training."""
     if seen_cases:
         return f"({seen_cases} of {cases} images were used in training or validation)"
     return "not used in training"
@@ -82,7 +82,8 @@ def describe_objects(own: ClassScores, *, noun: str, cases: int, seen_cases: int
     true, predicted, missed, splits, merges = known
     return (
         f"{text}. On average, an image has {true} annotated and {predicted} predicted objects; "
-        f"{missed} are missed, {splits} are split, and {merges} predicted objects join several. "
+        f"{missed} are missed, {splits} are split, and {merges} predicted objects merge several "
+        "annotated objects. "
     )
 
 
@@ -103,17 +104,17 @@ def _baseline_text(own: ClassScores, noun: str) -> str:
         return ""
     what, change = BASELINE_TEXTS[best.name].format(name=own.name), best.difference
     if best.is_exceeded:
-        return f" The best trivial baseline, {what}, has {best.mean_dice:.3f}."
+        return f" The best trivial baseline, {what}, achieves {best.mean_dice:.3f}."
     is_higher = (change.value or 0) > 0
-    text = f" This {'may be' if is_higher else 'is'} no better than a trivial baseline: {what} has"
-    text += f" {best.mean_dice:.3f} (difference {change.value or 0:+.3f}"
+    text = f" This {'may be' if is_higher else 'is'} no better than a trivial baseline: {what}"
+    text += f" achieves {best.mean_dice:.3f} (difference {change.value or 0:+.3f}"
     if change.interval is not None:
         text += f", 95% CI {change.interval.low:+.3f} to {change.interval.high:+.3f}"
     if is_higher:
         return f"{text}). More test {noun} are needed to show a difference."
     if best.name in ("mean_mask", "intensity", "mean_mask_argmax"):
-        return f"{text}). The network adds nothing to this rule."
-    return f"{text}). Nothing was learned about {own.name}."
+        return f"{text}). The network does not improve on this rule."
+    return f"{text}). The network has not learned to segment {own.name}."
 
 
 def _false_positive_text(own: ClassScores) -> str:

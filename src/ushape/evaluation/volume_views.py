@@ -187,9 +187,9 @@ def _describe_planes(shape: tuple[int, ...], steps: np.ndarray, is_known: bool) 
     """Return a sentence about the proportions of the planes across the slices."""
     depth, widths = shape[0] * steps[0], np.multiply(shape[1:], steps[1:])
     known = (
-        "in the proportions of the spacing of the file"
+        "to scale, with the voxel spacing of the file"
         if is_known
-        else "as if voxels were cubes, because the file states no spacing"
+        else "with cubic voxels, because the file does not specify a spacing"
     )
     if depth < MIN_STRIP * widths.max():
         return f"Rows and columns are drawn {known}, but stretched along z."

@@ -104,7 +104,7 @@ def _make_tile(
 
 
 def _parts(result: CheckResult) -> list[dict[str, Any]]:
-    """Return name, groups, cases and share of foreground pixels of each part of the split."""
+    """Return name, groups, cases and share of foreground pixels of each subset of the split."""
     if result.splits is None:
         return []
     group_of = result.stats.group_of
@@ -149,7 +149,7 @@ def _draw_histograms(result: CheckResult) -> str:
     if result.stats.label_space is not None:
         shares = [100 * result.stats.foreground_share(stats) for stats in case_stats]
         foreground.hist(shares, bins=32, color=ORANGE)
-    foreground.set_title("Foreground, % of an image")
+    foreground.set_title("Foreground (% of the image)")
     foreground.set_ylabel("images")
     for axes in (sizes, gray, foreground):
         adapt(axes)

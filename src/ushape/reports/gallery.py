@@ -111,7 +111,7 @@ def make_gallery(
                 group=by_case[case].group,
                 result=f"Dice {dice[case]:.3f}"
                 if case in dice
-                else f"{count_text(false_positives[case])} pixels are predicted, none is annotated",
+                else f"{count_text(false_positives[case])} pixels predicted, none annotated",
                 picture=place_of[case],
                 still=draw_still(by_case[case]),
                 planes=views.planes if (views := by_case[case].views) is not None else (),

@@ -138,9 +138,9 @@ def _intended_use(summary: Summary) -> Iterator[str]:
     names = ", ".join(escape_markdown(own.name) for own in summary.classes)
     label = "class" if len(summary.classes) == 1 else "classes"
     yield (
-        f"Segmentation of the {label} {names} in images that were acquired like the training "
-        "images, i.e. with the same instrument, sample preparation and resolution. The model does "
-        "not detect whether an image differs from the training data."
+        f"Segmentation of the {label} {names} in images that were acquired in the same way as the "
+        "training images, i.e. with the same instrument, sample preparation and resolution. The "
+        "model does not detect whether an image differs from the training data."
     )
     yield ""
     yield (
@@ -156,7 +156,7 @@ def _results(summary: Summary) -> Iterator[str]:
         yield from _table(mean_table(own, summary))
         yield ""
         if own.baselines:
-            yield "Trivial baselines, scored in the same way:"
+            yield "Trivial baselines, evaluated in the same way:"
             yield ""
             yield from _table(baseline_table(own, summary))
             yield ""
@@ -172,7 +172,9 @@ def _limitations(report: Report) -> Iterator[str]:
     for own in summary.classes:
         groups = group_label(own.groups_with_truth, summary.group_noun)
         if own.interval is None or not own.interval.is_reliable:
-            yield f"{own.name}: the confidence interval is unreliable; it rests on only {groups}."
+            yield (
+                f"{own.name}: the confidence interval is unreliable; it is based on only {groups}."
+            )
         if own.missed_groups:
             yield f"{own.name}: not found at all in {own.missed_groups} of {groups}."
         if own.false_positives:
@@ -181,15 +183,15 @@ def _limitations(report: Report) -> Iterator[str]:
     if summary.seen_cases:
         yield (
             f"{summary.seen_cases} of {summary.cases} evaluated images were used in training "
-            "or validation; their scores do not apply to new images."
+            "or validation; their scores are not representative of new images."
         )
     annotated = [score for score in report.scores if score.counts.truth]
     if annotated:
         worst = min(annotated, key=lambda score: score.dice or 0.0)
-        yield f"The lowest Dice of an image is {worst.dice or 0.0:.3f} ({worst.case})."
+        yield f"The lowest Dice of any image is {worst.dice or 0.0:.3f} ({worst.case})."
     yield (
         "Confidence intervals reflect the variation between the evaluated groups, not between "
-        "laboratories, instruments or repeated trainings."
+        "laboratories, instruments or repeated training runs."
     )
 
 

@@ -93,7 +93,9 @@ METRIC_NAMES: Mapping[str, MetricName] = {
     ),
     "object_splits": MetricName("Splits", "mean number of split objects per image; 0 is best"),
     "object_merges": MetricName(
-        "Merges", "mean number per image of predicted objects that join several; 0 is best"
+        "Merges",
+        "mean number of predicted objects per image that merge several annotated objects; "
+        "0 is best",
     ),
     "object_count_error": MetricName(
         "Count error", "absolute difference in objects per image; 0 is best"
@@ -169,8 +171,8 @@ def baseline_table(own: ClassScores, summary: Summary) -> TextTable:
         title=f"{own.name}: trivial baselines",
         columns=["baseline", "mean Dice", "gain of the network", "95% CI", "better"],
         rows=rows,
-        note=f"On the same {summary.group_noun}, averaged in the same way; the gain is paired by "
-        f"group. {summary.baseline_note}".rstrip(),
+        note=f"Evaluated on the same {summary.group_noun} and averaged in the same way; gains are "
+        f"paired by group. {summary.baseline_note}".rstrip(),
     )
 
 
@@ -254,7 +256,7 @@ def score_table(
     hidden = len(scores) - MAX_ROWS
     notes = [f"{m.short}: {m.text}." for name in metrics if (m := metric_name(name)).short]
     if hidden > 0:
-        notes.append(f"{count_text(hidden)} further rows are in scores.csv.")
+        notes.append(f"{count_text(hidden)} more rows are in scores.csv.")
     return TextTable(
         title=title,
         columns=tuple(columns),

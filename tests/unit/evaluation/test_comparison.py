@@ -38,7 +38,7 @@ def test_compare_scores_pairs_groups_and_sorts_changes():
 def test_compare_scores_counts_only_groups_with_annotation():
     scores = scores_of([5] * 3) + [s for n in range(20) for s in _empty(f"e{n}")]
     (own,) = compare_scores(scores, scores, seed=0).classes
-    assert own.verdict.endswith("; the interval is unreliable, as it rests on only 3 groups")
+    assert own.verdict.endswith("; the interval is unreliable, as it is based on only 3 groups")
 
 
 def _empty(name):

@@ -64,7 +64,7 @@ def test_make_gallery_shows_the_largest_false_positive(cases):
     gallery = make_gallery(pictures, {"case<0>": 0.5, "case<1>": 0.1}, alarms)
     last = gallery.highlights[-1]
     assert (last.label, last.case) == ("Largest false positive", "case<3>")
-    assert last.result == "40 pixels are predicted, none is annotated"
+    assert last.result == "40 pixels predicted, none annotated"
     assert gallery.pictures[last.picture]["case"] == "case<3>"
 
 

@@ -132,7 +132,7 @@ def test_write_report_checks_each_table_cell_once(written, monkeypatch):
     page = written(make_report(many, pictures=[]))
     assert len(asked) < 30 * tables.MAX_ROWS  # About 10 columns in two tables.
     assert len(page) < 3_000_000
-    assert "2\u202f000 further rows are in scores.csv." in page
+    assert "2\u202f000 more rows are in scores.csv." in page
 
 
 def test_write_card_has_the_stored_wording(golden, tmp_path):

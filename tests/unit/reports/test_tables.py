@@ -166,7 +166,7 @@ def test_score_table_states_how_many_rows_are_omitted():
     many = score("a", 1, 1) * 2500
     table = score_table("all", many, of_cases=True)
     assert len(table.rows) == 1000
-    assert table.note == "1\u202f500 further rows are in scores.csv."
+    assert table.note == "1\u202f500 more rows are in scores.csv."
 
 
 def test_number_text_has_three_significant_places():
