@@ -284,7 +284,7 @@ def _cases_of(run: Run, ids: Sequence[str]) -> list[Case]:
 
 
 def _loader(plan: Plan, cases: Sequence[Case]) -> Callable[[Case], Sample]:
-    """Return a function that loads a case as the training does, together with its group."""
+    """Return a function that loads a case as training does, together with its group."""
     groups = by_group(cases)
     return lambda case: plan.preprocessing.load(case, groups[case.group])
 

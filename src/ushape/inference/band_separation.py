@@ -31,7 +31,7 @@ def separate_bands(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Separate objects band by band; they equal those of `separate` for the whole image.
 
-    Each connected part of the foreground is divided when its last row has come, independently of
+    Each connected component of the foreground is divided after its last row, independently of
     all others, and rows are yielded when all of their parts have been. Holes are filled before
     that, so a part also waits for the end of those that it touches. If more pixels wait than fit
     into half of the free memory, the parts that are longer than half of the waiting rows are cut at

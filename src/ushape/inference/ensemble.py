@@ -120,7 +120,7 @@ def check_same_classes(run: Run, plan: Plan, first_run: Run, first: Plan) -> Non
 
 
 def _classes_only(space: LabelSpace) -> LabelSpace:
-    """Return the space without what it states about objects."""
+    """Return the space without its definition of objects."""
     return replace(space, has_distance=False, has_instances=None)
 
 
@@ -179,9 +179,9 @@ def _with_settings(plan: Plan, settings: Sequence[str]) -> Plan:
     recipe = config.override(plan.recipe, settings)
     if left := find_auto(config.to_dict(recipe.predict), "predict"):
         raise ConfigError(
-            f"--set {left[0]}=auto: only a training chooses this setting.",
+            f"--set {left[0]}=auto: this setting can only be determined during training.",
             code="setting_left_open",
-            hint="Leave the setting out to predict as the training planned, or give a value.",
+            hint="Omit the setting to use the value determined in training, or specify a value.",
         )
     recipe.predict.check_dims(recipe.network.dims)
     return replace(plan, recipe=recipe)

@@ -27,7 +27,7 @@ from ushape.metrics.instance import MAX_SEPARATED_PX
 
 MIN_ERROR_REDUCTION = 0.03
 """Smallest reduction of 1 - score, as a share of it, that is worth the slower prediction. Smaller
-ones are less than the difference between two trainings with different seeds."""
+ones are less than the difference between two training runs with different seeds."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,10 @@ def choose_mirroring(
     else:
         before, after = (_measure_objects(cases, space, objects) for cases in (plain, mirrored))
     if before is None or after is None:
-        line = "Mirrored versions of the images are not averaged: there are too few validation data"
-        return MirrorChoice(is_accepted=False, line=f"{line} with annotations to decide it.")
+        line = (
+            "Mirrored versions of the images are not averaged: there is too little validation data"
+        )
+        return MirrorChoice(is_accepted=False, line=f"{line} with annotations for a decision.")
     changes = after.changes_from(before, after.unit)
     better = sum(change > 0 for change in changes)
     numbers = (
@@ -116,16 +118,16 @@ def _find_missing(before: _Scores, after: _Scores) -> str | None:
     *larger, unit = after.by_unit
     if before.mean == 1 or 1 - after.mean > (1 - MIN_ERROR_REDUCTION) * (1 - before.mean):
         least = f"{MIN_ERROR_REDUCTION:.0%}"
-        return f"The difference between the score and 1 must fall by at least {least}."
+        return f"The difference between the score and 1 must decrease by at least {least}."
     if not mostly_improve(after.changes_from(before, unit)):
         return f"At least two thirds of the {UNIT_NOUNS[unit]} that change must improve."
-    for one in larger:
-        if any(change < 0 for change in after.changes_from(before, one)):
-            return f"None of the {UNIT_NOUNS[one]} may become worse."
+    for larger_unit in larger:
+        if any(change < 0 for change in after.changes_from(before, larger_unit)):
+            return f"None of the {UNIT_NOUNS[larger_unit]} may become worse."
     for name, score in (after.dice or {}).items():
         if score.has_more_false_positives((before.dice or {})[name]):
             return (
-                f"The share of images without {name} in which it is found may rise by at most "
+                f"The share of images without {name} in which it is predicted may rise by at most "
                 f"{MAX_FALSE_POSITIVES:.0%}."
             )
     return None

@@ -177,16 +177,16 @@ def check_tile_size(network: object, tiles: Tensor) -> None:
         if legal != size:
             raise PlanError(
                 f"The network cannot process tiles of {' × '.join(map(str, tiles.shape[2:]))} "
-                f"pixels: {size} is not a legal size.",
+                f"pixels: {size} is not a valid size.",
                 code="illegal_size",
-                hint=f"The next legal size is {legal}.",
+                hint=f"The next valid size is {legal}.",
             )
 
 
 def input_of(module: nn.Module) -> tuple[int, int]:
     """Return channels C and spatial dimensions of a network's input, by its first convolution.
 
-    A network whose stem turns pixels into channels states C itself, as `in_channels`.
+    A network whose stem turns pixels into channels specifies C itself, as `in_channels`.
 
     Raises:
         PlanError: if the network has no convolution.
@@ -206,5 +206,5 @@ def compiler_error(why: str) -> PlanError:
     return PlanError(
         f"torch.compile found no working compiler: {why}.",
         code="missing_compiler",
-        hint="Install g++, name a compiler in CXX, or use backend torch.",
+        hint="Install g++, set CXX to a compiler, or use backend torch.",
     )

@@ -91,13 +91,13 @@ class ObjectCurve:
         on = f"on {self.basis.count} {UNIT_NOUNS[self.basis.unit]}"
         if threshold == 0.5:
             return (
-                f"{name}: the masks are many touching objects, but no threshold is clearly better "
-                f"than 0.5 for them without losing much Dice ({values} {on})."
+                f"{name}: the masks contain many touching objects, but no threshold is clearly "
+                f"better than 0.5 for them without losing much Dice ({values} {on})."
             )
         return (
-            f"{name}: threshold {threshold} instead of 0.5, because the masks are many touching "
-            f"objects: {values} -> {self.mean(threshold):.4f} {on}. To choose it for the Dice: "
-            "--set predict.tune_metric=dice."
+            f"{name}: threshold {threshold} instead of 0.5, because the masks contain many "
+            f"touching objects: {values} -> {self.mean(threshold):.4f} {on}. To optimize the "
+            "Dice instead: --set predict.tune_metric=dice."
         )
 
 

@@ -286,7 +286,7 @@ class Predictor:
 
     @property
     def objects(self) -> ObjectConfig:
-        """Definition of an object: as the user states it, otherwise as validation chose it."""
+        """Definition of an object: as set by the user, or as chosen on validation data."""
         return self.tuning.objects_for(self.plan.recipe.predict.objects)
 
     @property
@@ -301,7 +301,7 @@ class Predictor:
     def joins_objects(self) -> bool:
         """Whether predicted masks join objects that touch, although they are separated.
 
-        This is so if the masks of the training state their objects, which touch there, too.
+        This is the case if the training masks define their objects, which then touch there, too.
         """
         return self.separates and self.plan.preprocessing.space.states_objects
 
@@ -419,5 +419,5 @@ def check_dimensions(name: str, found: int, expected: int) -> None:
             f"{name} is {kinds.get(found, f'an array of {found} dimensions')}, but the model "
             f"predicts {'volumes' if expected == 3 else 'images'}.",
             code="dimension_mismatch",
-            hint="Use data like those of the training: single slices, or whole volumes.",
+            hint="Use data like the training data: single slices or whole volumes.",
         )

@@ -70,7 +70,7 @@ def overlap(
     """Yield each item with what `write` returns for it, in order.
 
     This is the loop `write(item, compute(read(item)))`. While this thread computes, the next items
-    are read and the last results are written in threads of their own. A DataError of `read` or
+    are read and the last results are written in separate threads. A DataError of `read` or
     `write` takes the place of the result; any other exception is raised.
     """
 

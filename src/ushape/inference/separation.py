@@ -48,7 +48,7 @@ def separate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide the classes into objects; small ones become background.
 
-    Unless masks state the objects, a line of background one pixel wide is drawn between
+    Unless masks define the objects, a line of background one pixel wide is drawn between
     objects of one class that touch, so that they are not connected in the predicted mask either.
 
     Shapes:
@@ -209,9 +209,9 @@ def choose_separation(
     line = (
         f"Objects: separated by the learned distance with h = {how.h_distance}, "
         f"{_thresholds_text(rule, space)}, "
-        + (f"without those below {how.min_size_px} pixels" if how.min_size_px else "of any size")
+        + (f"at least {how.min_size_px} pixels" if how.min_size_px else "of any size")
         + f": average precision (IoU 0.5 to 0.9) {before:.4f} -> {best:.4f} on "
-        f"{pluralize(len(known.cases), 'validation image')}. To set it: "
+        f"{pluralize(len(known.cases), 'validation image')}. To fix h: "
         f"--set predict.objects.h_distance={how.h_distance}; to join objects that touch: "
         "--set predict.objects.separation=none."
     )
@@ -277,8 +277,8 @@ def _thresholds_text(rule: DecisionRule, space: LabelSpace) -> str:
         return f"threshold {rule.of(space.scored[0].name).threshold:g}"
     listed = [f"{one.name} {rule.of(one.name).threshold:g}" for one in space.scored[:MAX_CLASSES]]
     others = len(space.scored) - len(listed)
-    kept = f" (those of {others} more were not compared)" if others else ""
-    return f"thresholds {', '.join(listed)}{kept}"
+    note = f" ({others} more classes were not compared)" if others else ""
+    return f"thresholds {', '.join(listed)}{note}"
 
 
 @dataclass

@@ -100,7 +100,7 @@ def stream_probabilities(
     working = working_shape(preprocessing, bands)
     if bands.shape[0] != preprocessing.channels:
         raise DataError(
-            f"{bands.path}: the image has {bands.shape[0]} channels, the model reads "
+            f"{bands.path}: the image has {bands.shape[0]} channels, but the model reads "
             f"{preprocessing.channels}.",
             code="channel_count_mismatch",
             hint="Convert the image, or train a model on images like this one.",
@@ -143,7 +143,7 @@ def working_shape(preprocessing: Preprocessing, bands: Bands) -> tuple[int, ...]
     """Return S of the network's input for the image of an open file.
 
     Raises:
-        DataError: if the image can only be preprocessed as a whole, or states no spacing although
+        DataError: if the image can only be preprocessed as a whole, or has no spacing although
             images are resampled to a common one.
     """
     name, shape, spacing = str(bands.path), bands.shape[1:], bands.spacing_mm
@@ -154,10 +154,10 @@ def working_shape(preprocessing: Preprocessing, bands: Bands) -> tuple[int, ...]
     working = preprocessing.config.working_shape(shape, check_spacing(name, spacing, target))
     if any(new > old for new, old in zip(working, shape, strict=True)):
         raise DataError(
-            f"{name}: too large to be resampled from {size_text(shape)} to {size_text(working)} "
-            f"pixels of {spacing_text(target)}, the spacing of this model.",
+            f"{name}: too large to be resampled from {size_text(shape)} to "
+            f"{size_text(working)} pixels of {spacing_text(target)}, the spacing of this model.",
             code="image_too_large",
-            hint="Cut the image into parts, or resample it to this spacing first.",
+            hint="Divide the image into smaller ones, or resample it to this spacing first.",
         )
     return working
 
@@ -180,13 +180,13 @@ def check_streamable(preprocessing: Preprocessing, name: str) -> None:
         raise DataError(
             f"{name}: too large for this model, which reads images with their neighbors.",
             code="image_too_large",
-            hint="Cut the images into parts, or train with --set preprocessing.slices=null.",
+            hint="Use smaller images, or train with --set preprocessing.slices=null.",
         )
     if preprocessing.needs_group or config.square or config.shape is not None:
         raise DataError(
             f"{name}: too large for this model, which crops, pads or resizes whole images.",
             code="image_too_large",
-            hint="Cut the image into parts, or train with --recipe auto.",
+            hint="Divide the image into smaller ones, or train with --recipe auto.",
         )
 
 

@@ -385,7 +385,7 @@ def _unchanged_lines(
     unchanged = [name for name in basis if name not in rule.classes]
     for name in unknown[:MAX_LINES]:
         yield (
-            f"{name}: threshold 0.5 without postprocessing; a choice requires {MIN_UNITS} "
+            f"{name}: threshold 0.5 without postprocessing; another choice requires {MIN_UNITS} "
             "validation groups, images or quarters of images that contain the class."
         )
     for name in unchanged[:MAX_LINES]:
@@ -396,12 +396,12 @@ def _unchanged_lines(
         )
     more = len(unknown[MAX_LINES:]) + len(unchanged[MAX_LINES:])
     if more:
-        yield f"The same applies to {pluralize(more, 'further class')}."
+        yield f"The same applies to {pluralize(more, 'other class')}."
     for name, score in default.items():
         if name in rule.classes and score.unit != "group":
             groups = pluralize(len(score.dice_of("group")), "validation group")
             yield (
-                f"{name}: occurs in only {groups}, so the rule was chosen on "
+                f"{name}: occurs in only {groups}, so the rule was selected on "
                 f"{basis[name].count} {UNIT_NOUNS[score.unit]}. It may not suit other groups; "
                 "--set predict.tune=false trains with threshold 0.5."
             )

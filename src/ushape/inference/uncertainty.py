@@ -93,8 +93,8 @@ def spread_over(members: Iterable[np.ndarray], space: LabelSpace) -> Spread:
             within = np.zeros(shares.shape[1:], dtype=np.float32)
         elif shares.shape != mean.shape:
             raise DataError(
-                f"The probabilities of member {count} have shape {shares.shape}, those of the "
-                f"first {mean.shape}.",
+                f"The probabilities of member {count} have the shape {shares.shape}, but those "
+                f"of the first one {mean.shape}.",
                 code="probability_shape_mismatch",
                 hint="All members must predict the same image with the same classes.",
             )
@@ -104,7 +104,7 @@ def spread_over(members: Iterable[np.ndarray], space: LabelSpace) -> Spread:
         raise DataError(
             "There is no prediction to compare.",
             code="no_predictions",
-            hint="Name the runs or folds to compare.",
+            hint="Specify the runs or folds to compare.",
         )
     return Spread(
         probabilities=mean,

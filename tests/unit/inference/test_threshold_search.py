@@ -68,8 +68,8 @@ def test_choose_rule_compares_quarters_of_a_single_image():
     assert chosen.rule == DecisionRule()
     assert chosen.basis == {}
     assert chosen.report == (
-        "lesion: threshold 0.5 without postprocessing; a choice requires 3 validation groups, "
-        "images or quarters of images that contain the class.",
+        "lesion: threshold 0.5 without postprocessing; another choice requires 3 validation "
+        "groups, images or quarters of images that contain the class.",
     )
 
 

@@ -119,7 +119,7 @@ def open_backend(
     """
     if name not in BACKENDS:
         raise PlanError(
-            f"There is no backend {name}.",
+            f"Backend {name} is unknown.",
             code="unknown_backend",
             hint=f"Known backends: {', '.join(BACKENDS)}.",
         )

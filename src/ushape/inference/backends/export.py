@@ -97,7 +97,7 @@ def cached_export(
     """
     if options.folder is None:
         raise PlanError(
-            f"There is no folder for the {kind} file.",
+            f"No folder for the {kind} file was specified.",
             code="missing_export_folder",
             hint="Open the backend with folder=<a folder>.",
         )
@@ -139,7 +139,7 @@ def check_export(module: nn.Module, exported: Network, target: str) -> None:
         raise export_error(module, target, f"tiles {tuple(tiles.shape)} give logits {shapes}")
     error = float((found - expected).abs().max() / expected.abs().max().clamp(min=1))
     if not error <= TOLERANCE:
-        raise export_error(module, target, f"its logits differ by a share of {error:.2g}")
+        raise export_error(module, target, f"the relative difference of its logits is {error:.2g}")
 
 
 def example_tiles(module: nn.Module, batch: int, *, larger: bool = False) -> Tensor:
@@ -164,7 +164,7 @@ def export_error(module: nn.Module, target: str, why: str) -> PlanError:
     return PlanError(
         f"This {type(module).__name__} cannot be exported to {target}: {why}.",
         code="export_failed",
-        hint="Use backend torch or compile, which run any network.",
+        hint="Use backend torch or compile, which support all networks.",
     )
 
 
@@ -276,7 +276,7 @@ def export_program(module: nn.Module, example: Tensor) -> torch.export.ExportedP
 
 @contextmanager
 def _silent_exporter() -> Iterator[None]:
-    """Silence the exporter, which warns of missing packages and of its own deprecated code."""
+    """Suppress warnings of the exporter about missing packages and its own deprecated code."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

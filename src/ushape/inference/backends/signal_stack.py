@@ -22,7 +22,7 @@ class _Stack(ctypes.Structure):
 def signal_stack_kept() -> Iterator[None]:
     """Give this thread the alternate signal stack back that it had before the block.
 
-    OpenVINO 2026.4 registers a stack of its own while it compiles some models, and frees it with
+    OpenVINO 2026.4 registers its own stack while it compiles some models, and frees it with
     the model. Python handles signals on the registered stack, so that the next signal, such as
     Ctrl-C, would end the process with a segmentation fault.
     """

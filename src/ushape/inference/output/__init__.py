@@ -18,7 +18,7 @@ TableColumns = Literal["basic", "full"]
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """Outputs of a call of `predict`, which describes the files beside the masks.
+    """Outputs of a call of `predict`, which describes the files next to the masks.
 
     Raises:
         ConfigError: if there is no output, an output has no folder, a format is unknown, or a type
@@ -61,15 +61,15 @@ class OutputConfig:
     def __post_init__(self) -> None:
         if self.folder is None and self.submission is None:
             raise ConfigError(
-                "There is no folder for the masks.",
+                "No output folder for the masks was specified.",
                 code="missing_output",
-                hint="Name a folder with -o.",
+                hint="Specify an output folder with -o.",
             )
         if self.part and self.folder is None:
             raise ConfigError(
-                f"This is part {self.part} of the images, and there is no folder for its log.",
+                f"This is part {self.part} of the images, but no folder for its log was specified.",
                 code="missing_output",
-                hint="Name a folder with -o, or predict all images with --part 1/1.",
+                hint="Specify an output folder with -o, or predict all images with --part 1/1.",
             )
         for name, value, known in (
             ("probabilities", self.probabilities, get_args(ProbabilityFormat)),
@@ -80,7 +80,7 @@ class OutputConfig:
         ):
             if value is not None and value not in known:
                 raise ConfigError(
-                    f"{name} is {value!r}, which is unknown.",
+                    f"{name} has the unknown value {value!r}.",
                     code="unknown_output_format",
                     hint=f"Known values: {', '.join(known)}.",
                 )
@@ -98,15 +98,15 @@ class OutputConfig:
             )
         if self.folder is None and self.endings:
             raise ConfigError(
-                f"There is no folder for these outputs: {', '.join(self.endings)}.",
+                f"No output folder was specified for {', '.join(self.endings)}.",
                 code="missing_output",
-                hint="Name one with -o; --rle alone writes run lengths only.",
+                hint="Specify an output folder with -o; --rle alone writes only run lengths.",
             )
         if self.zarr_labels and self.folder is None:
             raise ConfigError(
-                "There is no folder for the masks and for the list of finished images.",
+                "No output folder was specified for the masks and the list of finished images.",
                 code="missing_output",
-                hint="Name one with -o; --rle alone writes run lengths only.",
+                hint="Specify an output folder with -o; --rle alone writes only run lengths.",
             )
         if self.zarr_labels:
             require_package("zarr", "zarr", "Adding label images with --zarr-labels")
@@ -119,8 +119,8 @@ class OutputConfig:
 
     @property
     def is_decided_by_log(self) -> bool:
-        """Whether images that the log states as finished need no more work: no further file lists
-        all images, and existing outputs are neither replaced nor read."""
+        """Whether images that the log lists as finished can be skipped: no other file lists all
+        images, and existing outputs are neither replaced nor read."""
         lists_images = self.submission is not None or self.table or self.uncertainty
         return not (lists_images or self.zarr_labels or self.overwrite or self.verify)
 
@@ -146,7 +146,7 @@ class OutputConfig:
 
     @property
     def endings(self) -> dict[str, str]:
-        """Endings of the files beside the mask, by kind of output."""
+        """Endings of the files next to the mask, by kind of output."""
         probabilities = {"npz": ".npz", "tif": "_probabilities.tif", "zarr": "_probabilities.zarr"}
         contours = {"geojson": ".geojson", "imagej": "_rois.zip", "coco": "_coco.json"}
         wanted = {

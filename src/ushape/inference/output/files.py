@@ -46,7 +46,7 @@ def write_files(
     """Write the files of an image in memory, the mask last.
 
     Args:
-        beside: Path of each further file by its kind, as in `OutputConfig.endings`.
+        beside: Path of each additional file by its kind, as in `OutputConfig.endings`.
         image_name: Path of the image file, for files that name it.
 
     Returns:

@@ -15,12 +15,12 @@ from ushape.io.names import comparable, tells_names_apart
 
 
 def masks_of_finished(folders: Sequence[Path], log: Manifest) -> list[str] | None:
-    """Return the masks of all images below folders, if the log states that all are finished.
+    """Return the masks of all images below folders if the log lists all of them as finished.
 
     Each file that may be an image must be in the log by its name, with its size and its time, and
     its outputs must exist in their stored sizes. Layouts, channels and series are not sought: an
     image that was finished alone and has not changed is still an image. Everything else needs the
-    listing of `find_inputs`: a new or changed image, a mask beside the images, files that form one
+    listing of `find_inputs`: a new or changed image, a mask next to the images, files that form one
     image together, links to folders, or names that would have one mask.
 
     Args:
@@ -68,7 +68,7 @@ def _add_masks(folder: Path, below: str, log: Manifest, masks: list[str]) -> boo
 
 
 def _source_of(entry: os.DirEntry[str], folder: str) -> list[Any]:
-    """Return the path without links, the size and the time of a file, as the log states them."""
+    """Return the path without links, the size and the time of a file, as the log stores them."""
     path = os.path.realpath(entry.path) if entry.is_symlink() else f"{folder}{os.sep}{entry.name}"
     facts = entry.stat()
     return [path, [facts.st_size, facts.st_mtime_ns]]

@@ -1,6 +1,6 @@
 """Log of finished images, so that the same call continues where an earlier one was interrupted.
 
-A call that predicts one of several parts has a log of its own, because lines that two machines
+A call that predicts one of several parts has its own log, because lines that two machines
 append to one file on a network file system can overwrite each other. The next call that predicts
 all images merges these logs.
 """
@@ -339,7 +339,7 @@ def _merge_events(last: dict[str, bytes], events: Mapping[str, bytes]) -> None:
 
 
 def _time_of(line: bytes) -> float:
-    """Return the time of a line; 0 if it states none, or no finite number."""
+    """Return the time of a line; 0 if it contains none, or no finite number."""
     time_s: Any = (parse_line(line) or {}).get("time")
     is_number = isinstance(time_s, (int, float)) and not isinstance(time_s, bool)
     return float(time_s) if is_number and abs(time_s) <= sys.float_info.max else 0.0
@@ -364,7 +364,7 @@ def parse_line(line: bytes) -> Line | None:
 
 
 def finished_files(folder: Path) -> list[tuple[Path, Path | None, list[Path]]]:
-    """Return what the log of an output folder states about each finished image.
+    """Return what the log of an output folder records about each finished image.
 
     Returns:
         For each image: its path below the folder, the image file, and the files that were written

@@ -58,9 +58,9 @@ class OutputPaths:
         return self.folder / (text[: len(text) - len(io.suffix_of(below))] + suffix)
 
     def beside(self, mask: Path, kind: str) -> Path:
-        """Return the path of a file of this kind beside a mask.
+        """Return the path of a file of this kind next to a mask.
 
-        Numbers of objects are a TIFF beside a mask that is one because its own format cannot be
+        Numbers of objects are a TIFF next to a mask that is one because its own format cannot be
         written band by band.
         """
         ending = self.endings[kind]
@@ -81,7 +81,7 @@ class OutputPaths:
 
 
 def endings_of(config: OutputConfig, predictor: Predictor) -> dict[str, str]:
-    """Return the kinds of output files beside the mask, with the ends of their names."""
+    """Return the kinds of output files next to the mask, with the endings of their names."""
     endings = dict(config.endings)
     if predictor.plan.image_dims == 3:
         # Like the masks, so that they lie on the image in viewers.

@@ -50,7 +50,7 @@ def check_streamed_objects(image: Path, predictor: Predictor) -> None:
             f"{image}: too large for outlines or label images of objects that predict.objects "
             "splits or fills.",
             code="image_too_large",
-            hint="Leave out --zarr-labels, --contours and --instances, or set "
+            hint="Omit --zarr-labels, --contours and --instances, or set "
             f"{' and '.join(settings)}.",
         )
 

@@ -34,7 +34,7 @@ BATCH_S = 60.0
 """Time after which the outputs of an image are uploaded although the batch is small, in seconds."""
 
 STOP_S = 10.0
-"""Time after which a call that was interrupted begins no upload of a file, in seconds."""
+"""Time after which an interrupted call starts no more uploads, in seconds."""
 
 Line = dict[str, Any]
 
@@ -42,7 +42,7 @@ Line = dict[str, Any]
 class Uploads:
     """Uploads the outputs of images, and logs them at the URL.
 
-    For each batch of images, the log states first which outputs will be written, and afterwards
+    For each batch of images, the log first records which outputs will be written, and afterwards
     which are complete. A later call therefore knows what is finished, and which outputs it may
     replace because a call like it was interrupted. The last line about an image counts, also if
     another model or other settings have written it. One batch is uploaded while the next one is
@@ -103,7 +103,7 @@ class Uploads:
             target = self._remote.address_of(image.below.as_posix())
             if _without_suffix(target) in sources:
                 raise RunError(
-                    f"The mask of {target} would replace an image, or get the same name beside it.",
+                    f"The mask of {target} would replace an image or have the same name as one.",
                     code="output_is_input",
                     hint="Choose another folder with -o.",
                 )
@@ -158,7 +158,7 @@ class Uploads:
         self._merge_logs()
 
     def stop(self) -> None:
-        """Upload the outputs that are complete; begin no further file after a few seconds.
+        """Upload the outputs that are complete; start no more files after a few seconds.
 
         This is for a call that ends early: the next one need not predict these images again. Errors
         are ignored, since the call already ends with one.
@@ -191,7 +191,7 @@ class Uploads:
         return line is not None and line["source"][0] == self._manifest.source_of(image.case)[0]
 
     def _has_outputs(self, line: Line) -> bool:
-        """Return whether the outputs that a line states exist with their sizes."""
+        """Return whether the outputs listed in a line exist and have the listed sizes."""
         return all(
             name in self._found and self._found[name].size == size
             for name, size in line["files"].items()
@@ -303,7 +303,7 @@ class Uploads:
     def _merge_logs(self) -> None:
         """Replace the log files that this call has read or written by a single one.
 
-        It also states what calls like it have begun, which may be interrupted or still in progress.
+        It also contains what similar calls have started, which may be interrupted or still running.
         Log files of other calls are removed if outputs of all their images were replaced.
         """
         former = list(self._logs)

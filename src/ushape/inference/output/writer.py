@@ -209,7 +209,7 @@ class PredictionWriter:
         return found
 
     def write(self, image: Input, prediction: Prediction) -> Written:
-        """Write all outputs of an image, in the orientation of the masks of the training."""
+        """Write all outputs of an image, in the orientation of the training masks."""
         if self.predictor.plan.encoding.orientation == "stored":
             prediction = _as_stored(prediction)
         target, rows = self.paths.mask(image.below), list[dict[str, Any]]()
@@ -245,10 +245,10 @@ class PredictionWriter:
             is_stored = self.predictor.plan.encoding.orientation == "stored"
             if is_stored and prediction.source.orientation != 1:
                 raise DataError(
-                    f"{image.case.image}: the image is too large to turn its mask as the masks of "
-                    "the training were turned.",
+                    f"{image.case.image}: the image is too large to rotate its mask like the "
+                    "training masks.",
                     code="image_too_large",
-                    hint="Save the image without an orientation in EXIF or TIFF.",
+                    hint="Save the image without an orientation tag (EXIF or TIFF).",
                 )
             target = self._streamed_target(image)
             self._begin(image)
@@ -369,7 +369,7 @@ class PredictionWriter:
         """Return the path of a mask in bands, after a check that it may be written."""
         if self.only_whole:
             raise DataError(
-                f"{image.case.image}: too large for {', '.join(self.only_whole)}.",
+                f"{image.case.image}: the image is too large for {', '.join(self.only_whole)}.",
                 code="image_too_large",
                 hint=self._streamed_outputs_hint(),
             )
@@ -389,8 +389,8 @@ class PredictionWriter:
         if "instances" in self.only_whole:
             numbers += f" with {' and '.join(settings_for_bands(self.predictor))}"
         return (
-            f"Masks, probabilities as tif or zarr, and {numbers} are written band by band. Leave "
-            "the other outputs out, or cut the image into parts."
+            f"Masks, probabilities as tif or zarr, and {numbers} can be written band by band. Omit "
+            "the other outputs, or divide the image into smaller ones."
         )
 
     def refuse_links_to_elsewhere(self, names: Iterable[str]) -> None:
@@ -424,7 +424,7 @@ class PredictionWriter:
                 is_alike = comparable(str(stem)) in sources_alike
                 if stem in sources or (is_alike and not are_apart(target.parent)):
                     raise RunError(
-                        f"{target} would replace an image, or get the same name beside it.",
+                        f"{target} would replace an image or have the same name as one.",
                         code="output_is_input",
                         hint="Choose another folder with -o.",
                     )
@@ -466,7 +466,7 @@ def open_log(
     """Open the log of an output folder.
 
     Args:
-        made_by: Facts that determine the outputs, beside the kinds of outputs.
+        made_by: Facts that determine the outputs, in addition to the kinds of outputs.
         together: Cases that are read together with the others of their group.
     """
     decided = config.for_masks(join_objects=predictor.joins_objects)

@@ -20,7 +20,7 @@ CLASSES, OBJECTS = "ushape_classes", "ushape_objects"
 """Names of the label images of class indices and of objects."""
 
 MAX_STATED = 4096
-"""Number of objects up to which the metadata state the class of each; readers refuse long ones."""
+"""Number of objects up to which the metadata list the class of each; readers reject long lists."""
 
 
 def zarr_label_paths(image: Path) -> list[Path]:
@@ -77,7 +77,7 @@ def collecting_labels(
 def _write_objects(
     image: Path, bands: Iterable[np.ndarray], owners: np.ndarray, plan: Plan, made_by: str
 ) -> None:
-    """Write numbers of objects (n, *S[1:]); the classes of up to MAX_STATED are stated."""
+    """Write numbers of objects (n, *S[1:]); the classes of up to MAX_STATED are stored."""
     names = plan.preprocessing.space.names
     is_stated = len(names) > 2 and len(owners) <= MAX_STATED
     stated = {n: names[own] for n, own in enumerate(owners.tolist(), start=1) if is_stated}
