@@ -89,12 +89,14 @@ CITATIONS = {
 """Publication of the U-Net, by its number of axes."""
 
 SAMPLE_NOTES: dict[Origin, str] = {
-    "validation": "The sample and the cover are part of an image by which the settings of the "
-    "model were chosen, since the run has no annotated test image. New images may look worse.",
-    "training": "The sample and the cover are part of an image with which the model was trained, "
-    "since the run has no other annotated image. They do not show how well it predicts new images.",
+    "validation": "The sample and the cover show part of a validation image, with which the "
+    "settings of the model were chosen, because the run has no annotated test image. Results on "
+    "new images may be worse.",
+    "training": "The sample and the cover show part of an image with which the model was trained, "
+    "because the run has no other annotated image. They do not show how well the model predicts "
+    "new images.",
 }
-"""Sentence about the sample, unless it is a part of a test image."""
+"""Sentence about the sample, unless it is cut out of a test image."""
 
 MAX_PROBLEM = 200
 """Largest number of characters of a problem that is shown. That of a license lists all licenses."""
@@ -110,15 +112,15 @@ def export_package(
         RunError: if the run has no annotated image.
         ConfigError: if the license is not an SPDX identifier.
         PlanError: if the model cannot be exported, the weights differ from ushape, or the official
-            validator refuses the package.
+            validator rejects the package.
     """
     require_package(LIBRARY, "bioimageio", "Target bioimageio")
     if options.output != "probabilities":
         raise PlanError(
-            "A bioimage.io package returns probabilities, since programs such as QuPath expect one "
-            "channel for each class.",
+            "A bioimage.io package returns probabilities, because programs such as QuPath expect "
+            "one channel for each class.",
             code="export_refused",
-            hint="Leave out --output mask.",
+            hint="Omit --output mask.",
         )
     publication = Publication(authors=options.authors, license=options.license)
     _require_license(publication.license_id)
@@ -141,7 +143,7 @@ def _require_license(name: str) -> None:
             kind(name)
             return
     raise ConfigError(
-        f"The license {name} is not an SPDX identifier, which bioimage.io needs.",
+        f"The license {name} is not an SPDX identifier, which bioimage.io requires.",
         code="unknown_license",
         hint="Choose one of https://spdx.org/licenses, for example --license MIT.",
     )
@@ -153,7 +155,7 @@ def fill_package(
     publication: Publication,
     parity: Mapping[str, Parity],
 ) -> list[str]:
-    """Write all files of a package beside its weights.
+    """Write all files of a package next to its weights.
 
     Args:
         folder: Folder with the weights as `ONNX` and `TORCHSCRIPT`.
@@ -190,8 +192,8 @@ def fill_package(
     write_bytes(folder / DESCRIPTION, content.encode())
     return [
         *publication.notes,
-        f"The package contains a part of a {sample.origin} image. Do not publish it if the image "
-        "must stay private.",
+        f"The package contains part of a {sample.origin} image. Do not publish it if the image "
+        "must remain private.",
     ]
 
 
@@ -314,10 +316,10 @@ def validate(folder: Path) -> str:
     if summary.status == "failed":
         problems = "\n".join(f"  {_describe(one)}" for one in summary.errors)
         raise PlanError(
-            f"The validator of bioimage.io refuses the package:\n{problems}",
+            f"The validator of bioimage.io rejects the package:\n{problems}",
             code="package_invalid",
-            hint="Correct what it names, for example the license (an SPDX identifier) or the names "
-            "of the authors.",
+            hint="Correct the listed fields, for example the license (an SPDX identifier) or the "
+            "names of the authors.",
         )
     found = [_describe(one) for one in summary.warnings]
     warnings = f" with {pluralize(len(found), 'warning')}: {'; '.join(found)}" if found else "."
@@ -401,8 +403,8 @@ def _documentation(
     lines += [
         "## How to use",
         "",
-        f"- Input: {pluralize(graph.channels, 'channel')} with the pixels as in the file, of any "
-        f"size along {axes}. Normalize nothing: the model does.",
+        f"- Input: {pluralize(graph.channels, 'channel')} with the pixel values of the file, of "
+        f"any size along {axes}. Do not normalize them: the model does.",
         f"- Output: a value from 0 to 1 for each pixel and class, of the same size: {classes}.",
         f"- {describe_intensities(graph)}",
         *(f"- {line}" for line in describe_limits(graph)),

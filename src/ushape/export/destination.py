@@ -43,7 +43,7 @@ def refuse_destination(path: Path, runs: Sequence[Path], *, is_file: bool, overw
     for run in runs:
         if real_path(run).is_relative_to(real_path(path)):
             raise RunError(
-                f"{path} is or contains the run {run}, which the export would replace.",
+                f"{path} is or contains the run {run}, which the export would overwrite.",
                 code="output_contains_run",
                 hint="Choose another output with -o, for example a folder that does not exist.",
             )
@@ -56,9 +56,9 @@ def refuse_destination(path: Path, runs: Sequence[Path], *, is_file: bool, overw
         foreign = _foreign_content(path)
         if foreign is None:
             return
-        found = f"contains {foreign}, which is not a file of an earlier export"
+        found = f"contains {foreign}, which is not from an earlier export"
     raise RunError(
-        f"{path} {found}, so that it is not replaced.",
+        f"{path} {found}, so it is not replaced.",
         code="output_exists",
         hint="Choose another output with -o.",
     )

@@ -77,7 +77,7 @@ class ExportOptions:
             raise ConfigError(
                 f"{reason}, so that --output and --fixed-intensity have no effect.",
                 code="option_without_effect",
-                hint="Leave them out.",
+                hint="Omit them.",
             )
 
 
@@ -331,7 +331,7 @@ def _refuse(plan: Plan, options: ExportOptions, name: str) -> None:
         problem = "it reads an image together with its neighbors in the stack"
         hint = "Train with --set preprocessing.slices=null."
     elif config.crop:
-        problem = "it crops the images of a group to the box that all of them share"
+        problem = "it crops all images of a group to the same box"
         hint = "Train with --set preprocessing.crop=false."
     elif config.intensity == "group" and not options.fixed_intensity:
         problem = "it normalizes an image with statistics of all images of its group"
@@ -340,12 +340,12 @@ def _refuse(plan: Plan, options: ExportOptions, name: str) -> None:
             "--set preprocessing.intensity=image."
         )
     elif config.common_spacing_mm is not None:
-        problem = "it resamples images by the spacing that their files state"
+        problem = "it resamples images to a common spacing, using the spacing in their files"
         hint = "Train with --set preprocessing.target_spacing_mm=null."
     if problem:
         raise PlanError(
-            f"{name} cannot be exported: {problem}, and a graph receives the pixels of single "
-            "images only.",
+            f"{name} cannot be exported: {problem}, but a graph receives only the pixels of "
+            "single images.",
             code="export_refused",
             hint=hint,
         )
@@ -355,7 +355,7 @@ def _refuse_separation(predictor: Predictor) -> None:
     if predictor.separates:
         raise PlanError(
             "A mask of separated objects cannot be the output of a graph: the objects are found "
-            "by a flooding that follows the network.",
+            "by flooding after the network.",
             code="export_refused",
             hint="Export the probabilities and the distance (without --output mask), or use "
             "`ushape export RUN --to standalone`.",
@@ -368,9 +368,9 @@ def _describe_cleaning(rule: DecisionRule, space: LabelSpace) -> tuple[str, ...]
     for region, own in zip(space.scored, rule.for_space(space), strict=True):
         cleaning, parts = own.cleaning, []
         if cleaning.largest_only:
-            parts.append("keeps only the largest part")
+            parts.append("keeps only the largest component")
         if cleaning.min_size_px > 1:
-            parts.append(f"removes parts below {cleaning.min_size_px} pixels")
+            parts.append(f"removes components below {cleaning.min_size_px} pixels")
         if cleaning.max_hole_size_px == "all":
             parts.append("fills holes")
         elif cleaning.max_hole_size_px:
@@ -427,10 +427,10 @@ def _build_padding(network: nn.Module, dims: int, symmetries: Sequence[Symmetry]
             network, [size - step + 1 for size, step in zip(wanted, steps, strict=True)]
         ) != tuple(wanted):
             raise PlanError(
-                f"The legal sizes of {type(network).__name__} do not follow each other at equal "
-                "distances, so the padding cannot be part of a graph.",
+                f"The legal sizes of {type(network).__name__} are not evenly "
+                "spaced, so the padding cannot be part of a graph.",
                 code="export_refused",
-                hint="Let legal_size round up to a multiple of one number.",
+                hint="Make legal_size round up to a multiple of a fixed number.",
             )
     return PadMirrored(int(network.margin), first, steps)  # type: ignore[arg-type]
 

@@ -72,7 +72,7 @@ def fill_folder(runs: Sequence[Run], folder: Path, publication: Publication) -> 
     picture = draw_predictions(report)
     if picture is not None:
         Image.fromarray(picture).save(folder / PICTURE)
-        notes.append(f"{PICTURE} shows some test images; delete it if they must stay private.")
+        notes.append(f"{PICTURE} shows some test images; delete it if they must remain private.")
     write_json(folder / CONFIG, _config(plan))
     name = real_path(own).name
     metadata = _metadata(name, report, publication, task_tags(plan))
@@ -157,7 +157,7 @@ def _body(
         lines += [
             f"![Test images with outlines of annotation and prediction]({PICTURE})",
             "",
-            "Test images by increasing Dice. Below: annotation in blue, prediction in orange, "
+            "Test images by increasing Dice. Bottom row: annotation in blue, prediction in orange, "
             "white where they coincide.",
             "",
         ]
@@ -172,7 +172,7 @@ def _body(
         f"ushape predict FOLDER IMAGES -o masks{option}",
         "```",
         "",
-        "FOLDER is the folder that the second command prints. In Python, "
+        "FOLDER is the folder printed by the second command. In Python, "
         "`ushape.load(FOLDER).predict(image)` returns the mask of an array. The documentation is "
         f"at {HOMEPAGE}.",
         "",

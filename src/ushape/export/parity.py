@@ -63,10 +63,10 @@ class Parity:
         own = f", {self.of_run} of them from the data of the run" if self.of_run else ""
         batches = max(shape[0] for shape in self.shapes)
         return (
-            "Compared with ushape predict without tiles and in float32 on "
+            "Compared with ushape predict without tiling and in float32 on "
             f"{pluralize(self.images, 'image')}{own} (batches of 1 to {batches}, "
             f"{pluralize(len({one[2:] for one in self.shapes}), 'size')}): largest "
-            f"difference of a probability {self.largest_difference:.2g}, {self.changed_pixels} of "
+            f"difference in probability {self.largest_difference:.2g}, {self.changed_pixels} of "
             f"{pluralize(self.pixels, 'pixel')} changed."
         )
 
@@ -225,7 +225,7 @@ def _distance_from_threshold(
 
 def _difference_error(what: str) -> PlanError:
     return PlanError(
-        f"The exported graph does not compute what ushape computes. {what}",
+        f"The exported graph and ushape give different results. {what}",
         code="export_differs",
         hint="Nothing was written. Try another format with --to, or predict with ushape; please "
         "report this with the plan of the run.",

@@ -1,4 +1,4 @@
-"""What packages for publication state about a run, without private names and paths."""
+"""Information about a run in packages for publication, without private names and paths."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ushape.reports.report import card_sections
 from ushape.reports.tables import metric_name
 
 DEFAULT_LICENSE = "CC-BY-4.0"
-"""SPDX identifier of the license if the user states none."""
+"""SPDX identifier of the license if the user specifies none."""
 
 HOMEPAGE = "https://github.com/ushape/ushape"
 
 PUBLISHED_METRICS = ("dice", "iou", "object_f1", "object_average_precision", "panoptic_quality")
-"""Metrics that are stated as numbers in the metadata, in this order."""
+"""Metrics whose values are listed in the metadata, in this order."""
 
 MAX_PICTURES = 4
 """Maximum number of test images in the picture of predictions."""
@@ -50,7 +50,7 @@ ABSOLUTE_PATH = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """What the user states about a model that is published."""
+    """Information that the user specifies about a published model."""
 
     authors: tuple[str, ...] = ()
     """Names of the authors of the model."""
@@ -64,18 +64,18 @@ class Publication:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences about what the user has not stated."""
+        """Sentences about what the user has not specified."""
         found = []
         if self.license is None:
             found.append(
-                f"License: {DEFAULT_LICENSE}, the default, which allows others to use and change "
-                "the model if they name its authors. To state another one, give its SPDX "
+                f"License: {DEFAULT_LICENSE} (default), which allows others to use and change the "
+                "model if they credit its authors. To choose another one, specify its SPDX "
                 "identifier, for example --license MIT."
             )
         if not self.authors:
             found.append(
-                "Authors: none are stated. A published model needs them: --author NAME, once for "
-                "each author."
+                "Authors: not specified. A published model needs them: add --author NAME for each "
+                "author."
             )
         return found
 
@@ -135,7 +135,7 @@ def require_report(folder: Path) -> Report:
     report = published_report(folder)
     if report is None:
         raise RunError(
-            f"{folder} has no scores, which a published model states.",
+            f"{folder} has no scores, which a published model must include.",
             code="scores_missing",
             hint=f"Evaluate it first: ushape evaluate {quoted(folder)}",
         )

@@ -47,8 +47,7 @@ class Sample:
 def take_sample(graph: SegmentationGraph) -> Sample:
     """Cut a part with foreground out of a test image of typical Dice, and predict it.
 
-    A run without test images gives a part of a validation image, and without these of a training
-    image.
+    If the run has no test images, a validation image is used, or else a training image.
 
     Raises:
         RunError: if the run has no annotated case.
@@ -81,7 +80,7 @@ def _typical_case(run: Run) -> tuple[Case, Origin]:
 
 
 def _annotated(run: Run, cases: Mapping[str, Case]) -> tuple[list[str], Origin]:
-    """Return the annotated test cases; without any, those of the validation or the training."""
+    """Return the annotated test cases or, if there are none, validation or training cases."""
     splits = run.load_splits()
     groups: dict[Origin, tuple[str, ...]] = {
         "test": splits.test,
@@ -93,7 +92,7 @@ def _annotated(run: Run, cases: Mapping[str, Case]) -> tuple[list[str], Origin]:
         if names:
             return names, origin
     raise RunError(
-        f"{run.folder} has no annotated image, of which the package could contain a part.",
+        f"{run.folder} has no annotated image from which to cut the sample of the package.",
         code="no_test_image",
         hint="Train with at least one annotated image.",
     )

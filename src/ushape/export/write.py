@@ -16,7 +16,7 @@ from ushape.io.files import write_bytes, write_json
 from ushape.models.layers import normalizes_by_input
 
 DESCRIPTION = "export.json"
-"""Name of the file beside an exported graph that describes it."""
+"""Name of the file next to an exported graph that describes it."""
 
 MODEL = "model"
 """Name of the file of an exported graph, without its suffix."""
@@ -66,8 +66,8 @@ def describe_in_words(graph: SegmentationGraph) -> list[str]:
         lines.append(f"The graph averages the probabilities of {len(source.runs)} runs.")
     if source.left_out:
         lines.append(
-            "Not in the graph, but part of ushape predict: the cleaning that validation chose "
-            f"({'; '.join(source.left_out)})."
+            "Part of ushape predict, but not of the graph: the postprocessing chosen on the "
+            f"validation data ({'; '.join(source.left_out)})."
         )
     return lines
 
@@ -87,7 +87,7 @@ def _card(graph: SegmentationGraph, name: str, parity: Parity) -> str:
 
 
 def describe(graph: SegmentationGraph) -> dict[str, Any]:
-    """Return what a user of a graph has to know, for its file and the one beside it."""
+    """Return what a user of a graph has to know, for its file and the one next to it."""
     source, axes = graph.source, "zyx"[-graph.dims :]
     is_mask = source.options.output == "mask"
     return {
@@ -97,7 +97,7 @@ def describe(graph: SegmentationGraph) -> dict[str, Any]:
             "name": "image",
             "axes": f"bc{axes}",
             "channels": graph.channels,
-            "content": "raw pixels as the image file holds them, float32",
+            "content": "raw pixels as stored in the image file, float32",
         },
         "output": {
             "name": source.options.output,
@@ -128,42 +128,42 @@ def describe_intensities(graph: SegmentationGraph) -> str:
     }
     if own == {False}:
         return (
-            "Intensities are normalized with constants of the training images, so the parts of an "
-            "image are normalized alike."
+            "Intensities are normalized with constants of the training images, so all parts "
+            "of an image are normalized in the same way."
         )
     return (
-        "Intensities are normalized with the statistics of each image, measured in the graph: give "
-        "it whole images, because a part of one would be normalized differently."
+        "Intensities are normalized with the statistics of each image, measured in the graph: "
+        "pass whole images, because a part of an image would be normalized differently."
     )
 
 
 def describe_limits(graph: SegmentationGraph) -> list[str]:
-    """Return in which cases the scores of the runs do not hold for a graph, as sentences."""
+    """Return in which cases the scores of the runs do not apply to a graph, as sentences."""
     source, found = graph.source, []
     if any(map(normalizes_by_input, source.networks)):
         sizes = {size_text(member.plan.tile_shape) for member in source.predictor.members}
         found.append(
-            "The layers of the network normalize by the pixels that they receive, so the result "
+            "The layers of the network normalize with the statistics of their input, so the result "
             "depends on the size of the image. `ushape predict` divides images larger than "
-            f"{' or '.join(sorted(sizes))} pixels into tiles of this size, which the scores belong "
-            "to; the graph does not."
+            f"{' or '.join(sorted(sizes))} pixels into tiles of this size, for which the scores "
+            "were measured; the graph does not."
         )
     if source.options.fixed_intensity and any(
         run.load_plan().preprocessing.normalization is None for run in source.runs
     ):
         found.append(
             "The scores of the run were measured with the statistics of each image instead of "
-            "constants, and do not hold for this export."
+            "constants, and do not apply to this export."
         )
     if source.space.has_distance:
         found.append(
-            "The scores of objects hold for objects that `ushape predict` has separated, which the "
-            "graph does not do."
+            "The object scores apply to objects separated by `ushape predict`; the graph does not "
+            "separate objects."
         )
     if any(graph.halo):
         found.append(
-            "Programs that divide images into tiles must let them overlap, and drop "
-            f"{size_text(graph.halo)} pixels at each side of a tile that lies inside the image: "
-            "they depend on pixels outside of the tile."
+            "Programs that divide images into tiles must let them overlap, and discard "
+            f"{size_text(graph.halo)} pixels at each tile border inside the image: they depend on "
+            "pixels outside the tile."
         )
     return found

@@ -73,7 +73,7 @@ def test_build_graph_tells_which_cleaning_it_leaves_out(tmp_path):
     cleaning = Cleaning(min_size_px=12, max_hole_size_px="all")
     save_tuning(run, Tuning(rule=DecisionRule(classes={"cell": ClassRule(cleaning=cleaning)})))
     graph = build_graph(run, ExportOptions(output="mask"))
-    assert graph.source.left_out == ("cell: removes parts below 12 pixels, fills holes",)
+    assert graph.source.left_out == ("cell: removes components below 12 pixels, fills holes",)
     assert load_tuning(run).rule.cleans
 
 

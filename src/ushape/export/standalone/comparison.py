@@ -49,9 +49,9 @@ class Comparison:
     def text(self) -> str:
         kind = "generated images" if self.are_generated else "images of the run"
         return (
-            f"Compared on {self.images} {kind}: the masks equal those of `ushape predict --backend "
-            f"onnx`. With the default backend, {self.differ_from_default} of {self.pixels} pixels "
-            "differ."
+            f"Compared on {self.images} {kind}: the masks are identical to those of "
+            f"`ushape predict --backend onnx`. With the default backend, "
+            f"{self.differ_from_default} of {self.pixels} pixels differ."
         )
 
 
@@ -112,9 +112,9 @@ def compare(
     for path in sorted(ours.glob("[!.]*")):
         if not _is_equal(path, theirs / path.name):
             raise PlanError(
-                f"The program of the standalone folder writes another {path.name} than ushape.",
+                f"The standalone program and ushape write different versions of {path.name}.",
                 code="export_differs",
-                hint="Nothing was written. Please report this with the versions of the packages.",
+                hint="Nothing was written. Please report this with the package versions.",
             )
         if not path.name.endswith("_instances.tif"):
             codes, other = (io.read_mask(one).codes for one in (path, others / path.name))
@@ -146,9 +146,9 @@ def _run_program(program: Path, images: Sequence[Path], output: Path) -> None:
     if ended.returncode:
         lines = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
         raise PlanError(
-            f"The program of the standalone folder failed: {lines[-1]}.",
+            f"The standalone program failed: {lines[-1]}.",
             code="export_failed",
-            hint="Nothing was written. Please report this with the versions of the packages.",
+            hint="Nothing was written. Please report this with the package versions.",
         )
 
 

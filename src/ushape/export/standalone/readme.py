@@ -16,20 +16,20 @@ from ushape.planning.run import Run
 PAGE = """\
 # Segmentation model: {title}
 
-`predict.py` writes a mask for each image. It needs Python 3.11 or later and the packages of
-`requirements.txt`; neither ushape nor PyTorch.
+`predict.py` writes a mask for each image. It needs Python 3.11 or later and the packages in
+`requirements.txt`, but neither ushape nor PyTorch.
 
     pip install -r requirements.txt
     python predict.py image.png another.png -o masks
 
-Folders are searched for images. Existing masks are replaced only with `--overwrite`. An image that
-cannot be predicted is reported, the others are predicted, and the exit code is 2.
+Folders are searched for images. Existing masks are replaced only with `--overwrite`. If an
+image cannot be predicted, an error is reported, the others are predicted, and the exit code is 2.
 
 ## Images and masks
 
-Images: {channels}, with the kind of values that the training images have, as PNG, JPEG, BMP, GIF,
-WebP, portable pixmap (PPM) or TIFF. A TIFF has one page, values of 1, 8 or 16 bits or signed
-integers or floating-point numbers of 32 bits, and no compression other than LZW, zlib,
+Images: {channels}, with the same kind of values as the training images, as PNG, JPEG, BMP, GIF,
+WebP, portable pixmap (PPM) or TIFF. TIFF files must have a single page, values of 1, 8 or 16
+bits or 32-bit signed integers or floating-point numbers, and no compression other than LZW, zlib,
 PackBits or CCITT.
 
 Masks: {masks}.
@@ -48,19 +48,19 @@ Masks: {masks}.
 
 {comparison}
 
-The masks have the same bytes, except for TIFF files, which have the same values and the same type
-but another compression, and no metadata of the image.
+The mask files are identical byte for byte, except for TIFF files, which have the same values and
+data type, but a different compression and no image metadata.
 
 ## Contents
 
-`network*.onnx` computes the raw scores of each class; `model.json` holds all settings. `predict.py`
-reads and writes files (`image_files.py`), normalizes and resamples (`resampling.py`), predicts
-tiles (`tiles.py`), cleans masks and separates objects (`objects.py`).
+`network*.onnx` computes the raw scores of each class; `model.json` contains all settings.
+`predict.py` reads and writes files (`image_files.py`), normalizes and resamples (`resampling.py`),
+predicts tiles (`tiles.py`), cleans masks and separates objects (`objects.py`).
 
 ## License
 
-The Python files are part of ushape {version}; `LICENSE` has their terms (MIT). They do not cover
-the network and its settings. {license}
+The Python files are part of ushape {version}; `LICENSE` contains their terms (MIT). These terms do
+not cover the network and its settings. {license}
 """
 
 MASK_KINDS = {
@@ -81,8 +81,8 @@ def describe(
     channels = plan.preprocessing.channels
     encoding, kind = plan.encoding, MASK_KINDS[plan.encoding.kind]
     numbers = (
-        "\nObjects that touch are joined in the masks. `NAME_instances.tif` has the number of each "
-        "object.\n"
+        "\nObjects that touch are joined in the masks. `NAME_instances.tif` contains the number of "
+        "each object.\n"
         if predictor.joins_objects
         else ""
     )
@@ -104,7 +104,7 @@ def describe(
 def _describe_license(options: ExportOptions) -> str:
     authors = f" Authors: {', '.join(options.authors)}." if options.authors else ""
     if options.license is None:
-        return f"Ask those who trained it before you pass it on.{authors}"
+        return f"Ask those who trained the network before you distribute it.{authors}"
     return f"Its license is {options.license}.{authors}"
 
 

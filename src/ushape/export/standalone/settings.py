@@ -43,15 +43,15 @@ def _obstacle(plan: Plan, predictor: Predictor) -> str:
     """Return why a standalone program cannot repeat the predictions of a plan; '' if it can."""
     preprocessing, encoding = plan.preprocessing, plan.encoding
     if plan.image_dims == 3:
-        return "it predicts volumes, and the program reads images in 2D only"
+        return "it predicts volumes, but the program reads only 2D images"
     if preprocessing.channels not in (1, 3):
-        return f"its images have {preprocessing.channels} channels, and the program reads 1 or 3"
+        return f"its images have {preprocessing.channels} channels, but the program reads 1 or 3"
     if preprocessing.needs_group:
         return "it preprocesses images with the statistics of their group"
     if preprocessing.needs_neighbors:
         return "it reads images together with their neighbors in a stack"
     if preprocessing.config.common_spacing_mm is not None:
-        return "it resamples images to a common spacing, which Pillow does not read"
+        return "it resamples images to a common spacing, but Pillow does not read spacings"
     if encoding.suffix in (".tif", ".tiff"):
         pass
     elif encoding.suffix not in WRITTEN_TYPES:
@@ -155,8 +155,8 @@ def _legal_sizes(network: Network, axis: int) -> dict[str, int]:
         expected = smallest + step * max(0, -(-(size - smallest) // step))
         if network.legal_shape((size, size))[axis] != expected:
             raise PlanError(
-                "This model cannot be exported to a standalone folder: the sizes of images that "
-                "its network accepts follow no simple rule.",
+                "This model cannot be exported to a standalone folder: the image sizes that its "
+                "network accepts do not follow a simple rule.",
                 code="export_refused",
                 hint="Use `ushape predict`.",
             )

@@ -37,7 +37,7 @@ def test_readme_mentions_numbers_of_objects_if_they_are_written(tmp_path):
 
 def test_readme_states_the_license_only_if_it_is_known(tmp_path):
     assert "license is MIT. Authors: Ada" in readme(tmp_path, license="MIT", authors=("Ada",))
-    assert "Ask those who trained it" in readme(tmp_path)
+    assert "Ask those who trained the network" in readme(tmp_path)
 
 
 @pytest.mark.parametrize("kind", MASK_KINDS)

@@ -117,7 +117,7 @@ def read_image(path: Path) -> Pixels:
             "supported."
         ) from None
     except Image.DecompressionBombError:
-        raise ImageError("The image has too many pixels. Cut it into parts.") from None
+        raise ImageError("The image has too many pixels. Divide it into smaller ones.") from None
     except MemoryError:
         raise ImageError("The image needs more memory than is available.") from None
     except Exception as error:  # Damaged files raise nearly every kind of exception.
@@ -155,7 +155,7 @@ def _read_tiff(opened: Image.Image) -> Pixels:
     bits, orientation = tags.get(258, (1,)), tags.get(ORIENTATION, 1)
     stacked = re.match(r"ImageJ=.*\nimages=(\d+)", str(tags.get(270, "")), re.DOTALL)
     if getattr(opened, "n_frames", 1) > 1 or (stacked and int(stacked[1]) > 1):
-        raise ImageError("The TIFF has several pages. Save each page as a file.")
+        raise ImageError("The TIFF has several pages. Save each page as a separate file.")
     color, compression = tags.get(262, 1), tags.get(259, 1)
     dtype = _tiff_type(tags, color, compression)
     opened.load()  # Turns the pixels as well.

@@ -85,7 +85,7 @@ class Model:
 
     @property
     def class_channels(self) -> int:
-        """Number of probabilities of a pixel; a further output is the distance to the border."""
+        """Number of probabilities of a pixel; another output is the distance to the border."""
         return len(self.rules) + self.is_exclusive
 
     def predict(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -249,7 +249,7 @@ def predict_file(model: Model, path: Path, mask: Path, *, overwrite: bool) -> It
     numbers = mask.with_name(f"{mask.name.removesuffix(model.encoding.suffix)}_instances.tif")
     for target in [mask, numbers] if writes_numbers else [mask]:
         if target.exists() and not overwrite:
-            raise ImageError(f"{target} exists already. Add --overwrite to replace it.")
+            raise ImageError(f"{target} already exists. Add --overwrite to replace it.")
     pixels = read_image(path)
     classes, labels = model.predict(_fit_channels(pixels.array, model.channels))
     orientation = pixels.orientation if model.encoding.orientation == "stored" else 1
@@ -297,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     images = find_images(options.images, options.output)
     if not images and os.path.realpath(options.output) in map(os.path.realpath, options.images):
-        print(f"{options.output} is the folder of the images: choose another.", file=sys.stderr)
+        print(f"{options.output} is the folder of the images; choose another one.", file=sys.stderr)
         return FAILED
     if not images:
         print("No images were found.", file=sys.stderr)
@@ -319,7 +319,10 @@ def _predict_all(
         mask = output / below.with_name(below.name + model.encoding.suffix)
         try:
             if owners.setdefault(mask, path) != path:
-                raise ImageError(f"{owners[mask]} has the same name. Use another folder for it.")
+                raise ImageError(
+                    f"Its mask would have the same name as that of {owners[mask]}. Use another "
+                    "output folder."
+                )
             if os.path.realpath(mask) in sources:
                 raise ImageError("The mask would replace an image. Choose another folder with -o.")
             for written in predict_file(model, path, mask, overwrite=overwrite):
