@@ -46,7 +46,7 @@ FORM_BODY = {
 """OpenAPI description of the form with the images."""
 
 ERROR = {
-    "description": "The request is refused: code, message and hint.",
+    "description": "The request was rejected: code, message and hint.",
     "content": {
         "application/json": {
             "schema": {
@@ -64,13 +64,13 @@ FILE = {200: {"description": "The result.", "content": {"application/octet-strea
 FormOption = Annotated[
     Form,
     Query(
-        description="mask (as ushape predict writes it), tiff (the mask), geojson (outlines), "
-        "probabilities (TIFF of float32), overlay (PNG), table (objects as CSV), or instances "
-        "(numbers of objects)."
+        description="mask (as written by ushape predict), tiff (the mask), geojson (outlines), "
+        "probabilities (float32 TIFF), overlay (PNG), table (objects as CSV), or instances "
+        "(object numbers)."
     ),
 ]
 JobId = Annotated[str, Path(max_length=64)]
-WaitOption = Annotated[bool, Query(description="false: answer at once with the id of a job (202).")]
+WaitOption = Annotated[bool, Query(description="false: return the ID of a job immediately (202).")]
 
 
 def build_app(service: Service) -> FastAPI:
@@ -153,13 +153,17 @@ def _add_predict(app: FastAPI, service: Service) -> None:
 def _add_jobs(app: FastAPI, service: Service) -> None:
     jobs = service.jobs
 
-    @app.get("/jobs/{job_id}", description="State and progress of a job.", responses={"4XX": ERROR})
+    @app.get(
+        "/jobs/{job_id}",
+        description="Return the state and progress of a job.",
+        responses={"4XX": ERROR},
+    )
     async def show_job(job_id: JobId) -> JSONResponse:
         return JSONResponse(jobs.find(job_id).description)
 
     @app.get(
         "/jobs/{job_id}/result",
-        description="Result of a job that is done.",
+        description="Return the result of a finished job.",
         responses=FILE,  # type: ignore[arg-type]
     )
     async def get_result(job_id: JobId) -> Response:
@@ -168,13 +172,13 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
             job.is_fetched = True
             raise job.refusal
         if job.answer is None:
-            raise Refusal(409, "not_done", "The job is not done.", "Ask for its state first.")
+            raise Refusal(409, "not_done", "The job is not finished.", "Check its state first.")
         return _FileAnswer(job.answer, partial(setattr, job, "is_fetched", True))
 
     @app.delete(
         "/jobs/{job_id}",
         status_code=204,
-        description="Stop a job, and remove its result.",
+        description="Stop a job and delete its result.",
         responses={"4XX": ERROR},
     )
     async def remove_job(job_id: JobId) -> Response:
@@ -183,15 +187,15 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
 
 
 def _add_facts(app: FastAPI, service: Service) -> None:
-    @app.get("/health", description="Whether the server is ready.")
+    @app.get("/health", description="Return whether the server is ready.")
     async def health() -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
-    @app.get("/metadata", description="Classes, mask values, channels, scores and versions.")
+    @app.get("/metadata", description="Return classes, mask values, channels, scores and versions.")
     async def metadata() -> JSONResponse:
         return JSONResponse(service.metadata)
 
-    @app.get("/metrics", description="Counters in the format of Prometheus.")
+    @app.get("/metrics", description="Return counters in Prometheus format.")
     async def metrics() -> PlainTextResponse:
         return PlainTextResponse(service.metrics.text())
 

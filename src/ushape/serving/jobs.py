@@ -173,8 +173,8 @@ class Jobs:
             raise Refusal(
                 504,
                 "too_long",
-                f"The prediction is not complete after {self.limits.wait_s:g} seconds.",
-                "Send the image with ?wait=false, and ask for the state of the job.",
+                f"The prediction was not finished after {self.limits.wait_s:g} seconds.",
+                "Send the image with ?wait=false, and poll the state of the job.",
             ) from None
         if job.refusal is not None:
             self.remove(job)
@@ -196,9 +196,9 @@ class Jobs:
             raise Refusal(
                 429,
                 "results_full",
-                f"The server keeps {len(self.kept)} results, and none was fetched.",
+                f"The server keeps {len(self.kept)} results, none of which was fetched.",
                 "Fetch or delete results (DELETE /jobs/ID), or send the request without "
-                f"?wait=false. Results are removed after {KEPT_S / 60:g} minutes.",
+                f"?wait=false. Results are deleted after {KEPT_S / 60:g} minutes.",
                 [("Retry-After", "60")],
             )
         self.drop(known)

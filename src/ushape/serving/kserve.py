@@ -79,7 +79,7 @@ def received_bytes(length: str, header_length: str) -> int:
     """Return the memory that the body of a request takes while it is received and parsed.
 
     Args:
-        length: Header Content-Length; '' if it is not stated.
+        length: Header Content-Length; '' if it is missing.
         header_length: Header `HEADER_LENGTH`; '' if all of the body is JSON.
     """
     body = min(int(length[:20]), ARRAY_BYTES) if length.isdecimal() else ARRAY_BYTES
@@ -141,7 +141,7 @@ def parse_request(
         request_id = str(values.get("id", ""))[:200]
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         known = ", ".join(DATA_TYPES)
-        raise _invalid(f"it needs one input with name, shape and datatype ({known})") from None
+        raise _invalid(f"it must have one input with name, shape and datatype ({known})") from None
     shape = _full_shape(shape, predictor)
     count = int(np.prod([shape[0], *shape[2:]], dtype=object))
     if name != INPUT:

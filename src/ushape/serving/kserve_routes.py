@@ -30,7 +30,7 @@ def add_kserve(app: FastAPI, service: Service) -> None:
     async def server_metadata() -> JSONResponse:
         return JSONResponse(kserve.describe_server())
 
-    @app.get("/v2/health/live", description="KServe V2: whether the server runs.")
+    @app.get("/v2/health/live", description="KServe V2: whether the server is running.")
     @app.get("/v2/health/ready", description="KServe V2: whether the server is ready.")
     async def kserve_health() -> JSONResponse:
         return JSONResponse({"live": True, "ready": True})

@@ -50,7 +50,7 @@ class MemoryBudget:
                 raise Refusal(
                     503,
                     "unavailable",
-                    "Other requests use the memory of the server.",
+                    "The memory of the server is used by other requests.",
                     "Try again later.",
                     [RETRY_AFTER],
                 )

@@ -47,7 +47,7 @@ def describe_model(predictor: Predictor, folders: Sequence[Path]) -> dict[str, A
 
 
 def _scores_of(folder: Path) -> list[dict[str, Any]] | None:
-    """Return the mean scores of each class with their 95 % intervals; None if there are none."""
+    """Return the mean scores of each class with their 95% intervals; None if there are none."""
     try:
         summary = load_report(folder).summary
     except RunError:

@@ -79,8 +79,8 @@ class Outputs:
             raise Refusal(
                 413,
                 "image_too_large",
-                f"The image has {pixels} pixels, which is too much for the memory of the server.",
-                "Send it as TIFF, which is predicted in parts.",
+                f"The image has {pixels} pixels, too many for the memory of the server.",
+                "Send it as a TIFF file, which can be predicted in parts.",
             )
 
     @cached_property

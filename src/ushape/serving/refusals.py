@@ -67,7 +67,7 @@ def refusal_of(error: Exception) -> Refusal:
         return disk_full()
     if not isinstance(error, UshapeError):
         return Refusal(
-            500, "internal_error", "The server failed.", "Its log on standard error says why."
+            500, "internal_error", "Internal server error.", "See the server log on standard error."
         )
     status = STATUS_OF_CODE.get(error.code, 500)
     if status == 500 and isinstance(error, (DataError, ConfigError, PlanError)):
@@ -82,8 +82,8 @@ def disk_full() -> Refusal:
     return Refusal(
         503,
         "disk_full",
-        "The disk of the server has too little space.",
-        "Try again later, or ask its operator to free some space.",
+        "The disk of the server is full.",
+        "Try again later, or ask the operator to free some space.",
         [RETRY_AFTER],
     )
 
@@ -93,7 +93,7 @@ def log_failure(error: Exception) -> None:
     if isinstance(error, Refusal):
         return
     if is_disk_full(error):
-        logger.error("A request failed, because the disk has too little space.")
+        logger.error("A request failed because the disk is full.")
     elif not isinstance(error, UshapeError):
         logger.error("A request failed.", exc_info=error)
 

@@ -17,7 +17,7 @@ SPACE_RATIO = 3
 """Space for the images of a request and their predictions, as a multiple of its size."""
 
 STEP_BYTES = 1 << 22
-"""Bytes of a request after which the free space is checked again; a request that does not state its
+"""Bytes of a request after which the free space is checked again; one that does not specify its
 size reserves space for so many at a time."""
 
 

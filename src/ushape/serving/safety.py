@@ -140,7 +140,7 @@ class Guard:
             )
         origin = headers.get(b"origin")
         if origin is not None and _host_of(origin) != host.lower():
-            raise Refusal(403, "cross_origin", "Requests of other web pages are refused.")
+            raise Refusal(403, "cross_origin", "Requests from other websites are rejected.")
         if self.token and path not in self.open_paths and not self._bears_token(headers):
             raise Refusal(
                 401,
@@ -248,7 +248,7 @@ def _too_large(max_bytes: int) -> Refusal:
         413,
         "body_too_large",
         f"The request has more than {max_bytes} bytes, the limit of this server.",
-        "Send fewer or smaller images at a time, or ask its operator for a higher limit.",
+        "Send fewer or smaller images at a time, or ask the operator for a higher limit.",
     )
 
 
@@ -257,7 +257,7 @@ def _too_slow() -> Refusal:
         408,
         "too_slow",
         "The body of the request arrives too slowly.",
-        f"It may take {RECEIVE_S:g} seconds, and one more for every {RECEIVE_RATE / 1000:g} kB. "
+        f"The limit is {RECEIVE_S:g} seconds plus one for every {RECEIVE_RATE / 1000:g} kB. "
         "Send fewer or smaller images at a time, or use a faster connection.",
     )
 

@@ -32,7 +32,7 @@ class Task:
     """An image to predict."""
 
     read: Callable[[], PreparedImage | StreamedImage]
-    """Function that reads the image, in a thread of its own."""
+    """Function that reads the image, in a separate thread."""
 
     write: Callable[[Any], Any]
     """Function that receives the prediction; what it returns is the result."""
@@ -137,7 +137,7 @@ class Scheduler:
             raise Refusal(
                 413,
                 "too_many_images",
-                f"The request has {places} images or more, but the queue of this server has only "
+                f"The request has at least {places} images, but the queue of this server has only "
                 f"{self.max_tasks} places.",
                 f"Send at most {self.max_tasks} images in a request.",
             )
@@ -270,7 +270,7 @@ class Scheduler:
             error = DataError(
                 "There is not enough memory for this image.",
                 code="image_too_large",
-                hint="Cut the image into parts.",
+                hint="Divide the image into smaller ones.",
             )
         if error is not None:
             task.future.set_exception(error)

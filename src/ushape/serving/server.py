@@ -45,7 +45,7 @@ def open_listener(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: if the address is unknown, or its port is used by another program.
     """
-    check_range("port", port, 0, 65535, hint="0 chooses a free one.")
+    check_range("port", port, 0, 65535, hint="Port 0 selects a free port.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -64,9 +64,9 @@ def open_listener(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"The server cannot listen on {host}, port {port}: {reason}.",
             code="cannot_listen",
-            hint="State another address with --host."
+            hint="Specify another address with --host."
             if isinstance(error, socket.gaierror | UnicodeError)
-            else "Choose another port; 0 takes a free one.",
+            else "Choose another port; 0 selects a free one.",
         ) from None
     return listener
 

@@ -62,7 +62,7 @@ def opened(
     """Yield the application and its gate, with the arguments of `serve_predictor`."""
     if predictor.reads_groups:
         raise DataError(
-            "This model reads images together with others, but a server gets them one by one.",
+            "This model reads images together with others, but a server receives single images.",
             code="model_needs_groups",
             hint="Predict files with `ushape predict`, or train with "
             "--set preprocessing.slices=null --set preprocessing.intensity=image.",

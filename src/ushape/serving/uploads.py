@@ -94,7 +94,7 @@ async def receive_images(
     folder: Path,
     on_image: Callable[[int], object] = lambda number: None,
 ) -> list[Upload]:
-    """Write the images of a form, as they arrive, into folders of their own.
+    """Write the images of a form, as they arrive, into separate folders.
 
     Args:
         chunks: Parts of the body of the request.
@@ -148,13 +148,13 @@ async def receive_images(
 
 
 def check_header(path: Path, limits: Limits) -> int:
-    """Check what a file states about its size before it is unpacked.
+    """Check the size in the header of a file before it is decompressed.
 
     Returns:
         Number of pixels, channels not counted.
 
     Raises:
-        DataError: if the header is damaged, or does not state the size.
+        DataError: if the header is damaged, or does not contain the size.
         MissingPackageError: if a package that reads the format is not installed.
         Refusal: if there are too many pixels.
     """
@@ -162,7 +162,7 @@ def check_header(path: Path, limits: Limits) -> int:
     size = io.read_size(path)
     if size is None and not io.is_dicom(path):
         raise DataError(
-            f"{path}: the size of an image of this format is not known before it is unpacked.",
+            f"{path}: the size of images in this format is unknown before decompression.",
             code="size_unknown",
             hint="Send it in another format, such as TIFF or PNG.",
         )
@@ -185,7 +185,7 @@ def check_header(path: Path, limits: Limits) -> int:
             "image_too_large",
             f"The image has {math.prod(size)} pixels; the limit of this server is {largest} for "
             f"{io.suffix_of(path)}.",
-            "Cut the image into parts, or send it as TIFF, whose limit is higher.",
+            "Divide the image into smaller ones, or send it as TIFF, which has a higher limit.",
         )
     return math.prod(size)
 
@@ -249,7 +249,7 @@ class _Form:
             raise Refusal(
                 400,
                 "wrong_field",
-                f"The form has a field that is not a file with the name {FIELD}.",
+                f"The form has a field that is not a file named {FIELD}.",
                 f"Send each image as a file in the field {FIELD}: curl -F {FIELD}=@FILE URL",
             )
         if len(self.names) == MAX_IMAGES:
@@ -306,7 +306,7 @@ class _Form:
                 raise Refusal(
                     415,
                     "unknown_format",
-                    f"Image {number + 1} is of no supported format.",
+                    f"The format of image {number + 1} is not supported.",
                     "Send PNG, JPEG, GIF, BMP, WebP, PNM, TIFF, NumPy, NIfTI, NRRD, MHA or DICOM.",
                 )
             found.append(Upload(path.rename(path.with_name(f"image{suffix}")), plain_name(name)))
@@ -325,5 +325,8 @@ def plain_name(name: str) -> str:
 
 def _invalid(problem: str) -> Refusal:
     return Refusal(
-        400, "invalid_form", f"The form is invalid: {problem}.", "Let a library write the form."
+        400,
+        "invalid_form",
+        f"The form is invalid: {problem}.",
+        "Create the form with an HTTP library.",
     )
