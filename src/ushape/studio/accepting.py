@@ -49,7 +49,7 @@ def _reader(
 ) -> ReadTile:
     """Return the function that reads predicted classes, or objects if masks number them.
 
-    Objects are those that the network separates, otherwise the connected parts.
+    Objects are those that the network separates, otherwise the connected components.
     """
     grid = annotation.grid
 
@@ -72,7 +72,7 @@ def _reader(
 
 @dataclass(frozen=True)
 class _ConnectedParts:
-    """Numbers of the connected parts of a foreground; those of a tile are computed when it is read.
+    """Numbers of the connected components; those of a tile are computed when it is read.
 
     Pixels are connected by their sides.
     """

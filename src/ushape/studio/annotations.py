@@ -91,7 +91,7 @@ class Snapshot:
 
 
 class StaleRevisionError(Exception):
-    """The edit was drawn on a former state of the annotation.
+    """The edit was drawn on an earlier version of the annotation.
 
     Args:
         revision: The current revision.
@@ -260,7 +260,7 @@ class Annotation:
             revision: Revision on which the edit was drawn.
             edit_id: Text by which a repeated edit is recognized.
             changes: Boxes (z, y, x) and their new values; two boxes do not share a tile.
-            tool: Name of the tool, which is stated when the edit is undone.
+            tool: Name of the tool, which is reported when the edit is undone.
 
         Raises:
             StaleRevisionError: if the annotation has another revision.
@@ -290,7 +290,7 @@ class Annotation:
                 raise DataError(
                     f"There is nothing to {kind}.",
                     code="edit_without_effect",
-                    hint="All edits of this image are undone or redone.",
+                    hint="All edits of this image have already been undone or redone.",
                 )
             self._append({"kind": kind, "id": edit_id}, ())
             changed = self._apply_step(kind, edit_id)
@@ -446,6 +446,6 @@ def _of_other_image(path: Path, new: list[Any], former: list[Any]) -> DataError:
     return DataError(
         f"{path}: the stored edits were made on {sizes}.",
         code="annotation_mismatch",
-        hint="Restore the image, or its settings in ushape.yaml; or move the file away and open "
-        "the folder again, to begin with the mask.",
+        hint="Restore the image or its settings in ushape.yaml, or move the file away and open the "
+        "folder again to start from the mask.",
     )

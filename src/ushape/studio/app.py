@@ -30,7 +30,7 @@ HEADER = "x-ushape-studio"
 that the server does not give."""
 
 PROJECT_HEADER = "x-ushape-project"
-"""Header in which a page states its project: another one may be open now on the same port, with
+"""Header with the project of a page: another one may be open now on the same port, with
 images of the same ids."""
 
 MAX_BODY_BYTES = 1 << 21
@@ -146,11 +146,11 @@ def build_app(studio: Studio, gate: Gate | None = None, access: Access | None = 
 
 async def _require_header(request: Request, call_next: Any) -> Response:
     if request.method not in ("GET", "HEAD") and request.headers.get(HEADER) != "1":
-        return _error(403, "header_missing", "Changes need the header X-Ushape-Studio: 1.")
+        return _error(403, "header_missing", "Changes require the header X-Ushape-Studio: 1.")
     own = _studio(request).project.id
     if request.headers.get(PROJECT_HEADER, own) != own:
-        message = "Another folder is open now at this address."
-        return _error(409, "other_project", message, "Load the page again.")
+        message = "Another folder is now open at this address."
+        return _error(409, "other_project", message, "Reload the page.")
     return cast(Response, await call_next(request))
 
 
@@ -170,7 +170,7 @@ def _answer_system(request: Request, error: Exception) -> Response:
 
 
 def _answer_stale(request: Request, error: StaleRevisionError) -> Response:
-    hint = "Load it again, and repeat the edit."
+    hint = "Reload it and repeat the edit."
     return _error(409, "stale_revision", str(error), hint, revision=error.revision)
 
 
@@ -202,7 +202,7 @@ def _known(request: Request, image_id: str) -> Studio:
     """
     studio = _studio(request)
     if image_id not in studio.project.images:
-        raise Refusal(404, "unknown_image", "There is no such image.", "Load the page again.")
+        raise Refusal(404, "unknown_image", "There is no such image.", "Reload the page.")
     return studio
 
 
@@ -259,7 +259,7 @@ def get_plan(
     except UshapeError as error:
         if error.code not in ("plan_failed", "job_running"):
             raise
-        # Expected while the annotation is incomplete, or during a training.
+        # Expected while the annotation is incomplete, or during training.
         return {"lines": [], "problem": " ".join(filter(None, (error.message, error.hint)))}
 
 
@@ -356,7 +356,7 @@ def post_edit(request: Request, image_id: str, body: EditBody) -> dict[str, Any]
     if body.class_index >= count or body.class_index in project.settings.removed_classes:
         raise Refusal(
             422, "unknown_class", f"There is no class {body.class_index}.",
-            f"The classes are counted from 0 to {count - 1}.",
+            f"Classes are numbered from 0 to {count - 1}.",
         )  # fmt: skip
     prediction = None
     if body.tool in ("accept", "accept_object"):
@@ -414,7 +414,7 @@ def _unlocked(request: Request, image_id: str) -> Studio:
     """Return the studio if it has an image that may be corrected.
 
     Raises:
-        Refusal: if there is no such image, or if it is kept for the score.
+        Refusal: if there is no such image, or if it is held out for testing.
     """
     studio = _known(request, image_id)
     if (reason := studio.project.parts.locked(image_id)) is not None:

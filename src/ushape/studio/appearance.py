@@ -1,4 +1,4 @@
-"""Appearance of the images of a project, measured beside the work of the page."""
+"""Appearance of the images of a project, measured in the background."""
 
 from __future__ import annotations
 

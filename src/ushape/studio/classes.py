@@ -48,9 +48,9 @@ def change_classes(
     shown = [name for index, name in enumerate(names) if index not in hidden]
     if len(set(shown)) < len(shown) or not all(shown) or len(names) > MAX_CLASSES:
         raise DataError(
-            "The names of the classes must differ from each other.",
+            "Class names must be unique and not empty.",
             code="class_names_repeated",
-            hint=f"Choose other names, for at most {MAX_CLASSES} classes.",
+            hint=f"Choose other names; there can be at most {MAX_CLASSES} classes.",
         )
     for index in hidden:
         names[index] = f"removed class {index}"
@@ -97,14 +97,14 @@ def _require_removable(project: Project, index: int, removed: Collection[int]) -
     _require_known(index, len(space.names), project.settings.removed_classes)
     if index == 0 or not {*range(1, len(space.names))} - {*removed}:
         raise DataError(
-            "The background and at least one further class are needed.",
+            "At least one class is needed in addition to the background.",
             code="class_needed",
             hint="Add another class first.",
         )
     if space.regions or space.further_values:
         raise DataError(
-            f"The class {space.names[index]} cannot be removed, since the settings of the data "
-            "state the classes.",
+            f"The class {space.names[index]} cannot be removed, because the data settings "
+            "define the classes.",
             code="classes_fixed",
             hint="Change ushape.yaml in the data folder, and open the folder again.",
         )
@@ -114,14 +114,14 @@ def _require_removable(project: Project, index: int, removed: Collection[int]) -
             f"The class {space.names[index]} cannot be removed: {pluralize(count, 'image')} "
             f"{is_used} with it.",
             code="class_in_use",
-            hint="Give its pixels another class first, or rename it.",
+            hint="Assign its pixels to another class first, or rename it.",
         )
 
 
 def _require_classes(project: Project) -> None:
     if project.target.are_objects:
         raise DataError(
-            "The masks number objects, which have no classes.",
+            "The masks contain numbered objects, which have no classes.",
             code="classes_fixed",
             hint="Use masks with one value for each class.",
         )
@@ -132,5 +132,5 @@ def _require_known(index: int, count: int, removed: Collection[int]) -> None:
         raise DataError(
             f"There is no class {index}.",
             code="unknown_class",
-            hint=f"The classes are counted from 0 to {count - 1}.",
+            hint=f"Classes are numbered from 0 to {count - 1}.",
         )

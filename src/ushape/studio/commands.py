@@ -14,7 +14,7 @@ ENOUGH_MASKS = 8
 def training_arguments(
     project: Project, folder: Path, output: Path, minutes: float, *, again: bool
 ) -> list[str]:
-    """Return the arguments of `ushape` for a training.
+    """Return the arguments of `ushape` for training.
 
     Args:
         folder: Folder for the table of the images, if one is needed.
@@ -53,12 +53,12 @@ def data_settings(project: Project) -> list[str]:
 
 
 def _first_training(project: Project, output: Path, minutes: float) -> list[str] | None:
-    """Return the arguments of a training that splits the user's data; None for few masks."""
+    """Return the arguments of a training run that splits the user's data; None for few masks."""
     images = project.images.values()
     complete = [one for one in images if one.mask is not None and not project.settings.apart]
     if len(complete) < ENOUGH_MASKS or project.settings.save == "separate":
         return None
-    if project.settings.test:  # Of a training that was stopped before it had weights.
+    if project.settings.test:  # Of a run that was stopped before it had weights.
         return None
     if project.saver.waiting or any(map(project.is_corrected, project.images)):
         return None

@@ -124,10 +124,10 @@ class EditLog:
     def damaged(self, place: int) -> DataError:
         """Return the error for a file that is damaged from a byte on."""
         return DataError(
-            f"{self.path}: the stored edits are damaged from byte {place} on.",
+            f"{self.path}: the stored edits are damaged, starting at byte {place}.",
             code="damaged_studio_state",
             hint="Restore the file from a copy, or move it away and open the folder again: the "
-            "annotation then begins with the mask that was saved last.",
+            "annotation then starts from the last saved mask.",
         )
 
     def _write(self, content: bytes) -> None:
@@ -148,7 +148,7 @@ def not_stored(path: Path, error: OSError) -> DataError:
     return DataError(
         f"{path} cannot be written: {reason(error)}.",
         code="edit_not_stored",
-        hint="The edit was not made. Check the free space and the permissions.",
+        hint="The edit was not applied. Check the free space and the permissions.",
     )
 
 

@@ -85,7 +85,7 @@ class _Editor:
         tool, points = self.edit.tool, self.edit.points
         if tool not in WITHOUT_POINTS and not len(points):
             raise DataError(
-                "The edit has no point.", code="edit_incomplete", hint="Click into the image."
+                "The edit has no point.", code="edit_incomplete", hint="Click in the image."
             )
         if tool in ("brush", "eraser", "unmark"):
             return self._stroke(self._value(tool), self.edit.radius_px)
@@ -192,9 +192,9 @@ class _Editor:
         high = np.ceil(points.max(axis=0) + reach_px + 2).clip(0, self._size).astype(int)
         if (low >= high).any():
             raise DataError(
-                "The edit lies outside of the image.",
+                "The edit is outside the image.",
                 code="edit_outside",
-                hint="Draw inside of the image.",
+                hint="Draw inside the image.",
             )
         return low, high
 
@@ -208,9 +208,9 @@ class _Editor:
         row, column = (int(np.floor(value)) for value in self.edit.points[0])
         if not (0 <= row < self._size[0] and 0 <= column < self._size[1]):
             raise DataError(
-                "The edit lies outside of the image.",
+                "The edit is outside the image.",
                 code="edit_outside",
-                hint="Draw inside of the image.",
+                hint="Draw inside the image.",
             )
         return row, column
 
@@ -237,7 +237,7 @@ class _Editor:
                 raise DataError(
                     "The region is too large.",
                     code="region_too_large",
-                    hint="Enclose a part of it with a line, or use a polygon.",
+                    hint="Enclose part of it with a line, or use a polygon.",
                 )
             found = find(read((rows, columns)), (row - rows[0], column - columns[0]))
             leaves = (
@@ -331,7 +331,7 @@ class _Editor:
             raise DataError(
                 "The region is too large.",
                 code="region_too_large",
-                hint="Enclose a part of it with a line, or use a polygon.",
+                hint="Enclose part of it with a line, or use a polygon.",
             )
 
     def _touched_objects(self) -> np.ndarray:
@@ -414,9 +414,9 @@ class _Editor:
         free = region & np.isin(self._read(window), (0, self.annotation.unknown))
         if not free.any():
             raise DataError(
-                "All pixels of this object are annotated already.",
+                "All pixels of this object are already annotated.",
                 code="edit_without_effect",
-                hint="To replace what is drawn there, delete it first.",
+                hint="To replace the existing annotation, delete it first.",
             )
         row, column = self._first_pixel()
         pixel = (row, row + 1), (column, column + 1)
@@ -426,7 +426,7 @@ class _Editor:
         return self._set(window, free, number or self.annotation.next_number)
 
     def _number_beside(self, prediction: StoredPrediction, window: Window, predicted: int) -> int:
-        """Return the number that most of a predicted object has in the planes beside this one.
+        """Return the number that most of a predicted object has in the planes next to this one.
 
         With it, slices of one object that are accepted one after another become one object. It is 0
         if there is none.
@@ -452,5 +452,5 @@ def _no_object() -> DataError:
     return DataError(
         "There is no object at this point.",
         code="no_object_here",
-        hint="Click inside of an object.",
+        hint="Click inside an object.",
     )

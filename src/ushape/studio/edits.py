@@ -77,9 +77,9 @@ def polygon_mask(shape: tuple[int, int], points: np.ndarray) -> np.ndarray:
     """
     if len(points) < 3:
         raise DataError(
-            f"The polygon has {len(points)} corners.",
+            f"The polygon has only {len(points)} corners.",
             code="edit_incomplete",
-            hint="Set at least three corners.",
+            hint="Add at least three corners.",
         )
     found = np.zeros(shape, dtype=bool)
     rows, columns = draw.polygon(points[:, 0] - 0.5, points[:, 1] - 0.5, shape)
@@ -195,7 +195,7 @@ def merge_objects(numbers: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         raise DataError(
             "Fewer than two objects were touched.",
             code="edit_without_effect",
-            hint="Draw a line from one object to the other, or click in both.",
+            hint="Draw a line from one object to the other, or click both of them.",
         )
     return np.where(np.isin(numbers, chosen), numbers.dtype.type(chosen[0]), numbers)
 
@@ -217,7 +217,7 @@ def _is_foreground(labels: np.ndarray, background: int) -> np.ndarray:
 
 def _crosses_nothing() -> DataError:
     return DataError(
-        "The line separates no object.",
+        "The line does not separate an object.",
         code="edit_without_effect",
-        hint="Draw it across the whole object, from outside to outside.",
+        hint="Draw it across the whole object, starting and ending outside.",
     )

@@ -81,10 +81,10 @@ class MaskTarget:
         if self.are_objects:
             if (labels == self.ignore).any():
                 raise DataError(
-                    f"An object has the number {self.ignore}, which stands for pixels that are not "
-                    "annotated.",
+                    f"An object has the number {self.ignore}, which is reserved for pixels that "
+                    "are not annotated.",
                     code="object_number_reserved",
-                    hint="Store the masks as integers of 32 bits, or with smaller numbers.",
+                    hint="Store the masks as 32-bit integers, or use smaller numbers.",
                 )
             codes = np.where(labels == NO_OBJECT, np.uint32(self.ignore), labels)
         else:
@@ -116,7 +116,7 @@ class MaskTarget:
         return encoding
 
     def label_config(self, *, has_partial: bool, left_out: Collection[int] = ()) -> LabelConfig:
-        """Return the settings by which a training reads the masks.
+        """Return the settings with which training reads the masks.
 
         Args:
             has_partial: Whether some pixels of the masks are not annotated.
@@ -159,7 +159,7 @@ class MaskTarget:
         return chosen
 
     def with_classes(self, names: Sequence[str]) -> MaskTarget:
-        """Return a target with other names; further names get new values.
+        """Return a target with other names; additional names get new values.
 
         Args:
             names: Name of each class, background first; not fewer than before.

@@ -1,4 +1,4 @@
-"""Long work as a process of its own: started, watched through files, stopped as by Ctrl-C.
+"""Long-running work in a separate process: started, watched through files, stopped as by Ctrl-C.
 
 The output goes into a file, so that a process continues when the server is killed, and the next
 server finds it.
@@ -43,7 +43,7 @@ class Job:
     kind: Kind
     command: list[str]
     folder: str = ""
-    """Run folder of a training, or the folder of predictions."""
+    """Run folder, or the folder of predictions."""
 
     minutes: float | None = None
     process: int = 0
@@ -104,7 +104,7 @@ class Jobs:
                 raise RunError(
                     "Another job is running.",
                     code="job_running",
-                    hint="Wait until it has ended, or stop it.",
+                    hint="Wait until it has finished, or stop it.",
                 )
             command = [sys.executable, "-m", module, *arguments]
             environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "100"}
@@ -250,7 +250,7 @@ def _error_in(lines: Sequence[str], code: int) -> str:
         if line.startswith("Error: "):
             return "\n".join(lines[number:]).removeprefix("Error: ")
     last = next((line for line in reversed(lines) if line.strip()), "")
-    return last or f"The process ended with the exit code {code}."
+    return last or f"The process ended with exit code {code}."
 
 
 def _status_of(job: Job) -> str:

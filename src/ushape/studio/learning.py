@@ -19,7 +19,7 @@ TABLE = "training.csv"
 """Name of the table of the annotated images."""
 
 MIN_MINUTES = 0.3
-"""Time in which a training from one image finds its objects, on two cores."""
+"""Time in which training on one image learns its objects, on two cores."""
 
 SETTINGS = (
     *("split.test_fraction=0", "split.validation_fraction=0"),
@@ -61,28 +61,28 @@ def training_command(
     device: str = "auto",
     settings: Sequence[str] = (),
 ) -> list[str]:
-    """Write a table of the annotated images, and return the arguments of a training on them.
+    """Write a table of the annotated images, and return the arguments to train on them.
 
-    All images that are not kept for the score are trained on; none is taken for validation, unless
-    the training splits them. The network of an earlier run, and the size at which it sees images,
-    are kept.
+    All images that are not held out for testing are used for training, and none for validation,
+    unless training splits them. The network of an earlier run, and the size at which it receives
+    images, are kept.
 
     Args:
         images: All images of the project; those without annotation are left out.
         folder: Folder for the table, which is created.
-        output: Run folder of the training.
-        minutes: Wall time of the training in minutes.
-        start_from: Run whose weights the training starts from; None: the usual weights.
-        splits: Whether the training sets images apart for validation and score, as for any data.
+        output: Output folder of the run.
+        minutes: Training time in minutes.
+        start_from: Run from whose weights training starts; None: the default weights.
+        splits: Whether training holds out images for validation and testing, as for any data.
         labels: Meaning of the mask values; None: as the masks suggest.
         ignore: Mask value of pixels that are not annotated; None: all pixels are.
-        settings: Further settings of the recipe, as key=value.
+        settings: Additional settings of the recipe, as key=value.
 
     Returns:
         The arguments after `ushape`.
 
     Raises:
-        DataError: if no image for the training is annotated.
+        DataError: if no training image is annotated.
         RunError: if the earlier run cannot be read.
     """
     used = [one for one in images if one.mask is not None and one.annotated > 0]
@@ -91,7 +91,7 @@ def training_command(
         raise DataError(
             "No image is annotated yet.",
             code="nothing_annotated",
-            hint="Mark some pixels of the objects and of the background in one image.",
+            hint="Annotate some pixels of the objects and of the background in at least one image.",
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / TABLE, _table_of(used, splits=splits).encode())
@@ -114,7 +114,7 @@ def _table_of(images: Sequence[AnnotatedImage], *, splits: bool) -> str:
     """Return the table with the columns image, mask, group and split.
 
     Args:
-        splits: Whether the training chooses the split; it also infers groups that are not known.
+        splits: Whether training chooses the split; it also infers groups that are not known.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -38,7 +38,7 @@ LARGE_PX = 1 << 26
 STRIP_ROWS = 512
 
 IMAGE_NAMES = ("images", "image", "imgs", "img")
-"""Names of folders of images beside which the folder of their masks lies."""
+"""Names of image folders that have the folder of their masks next to them."""
 
 STATE_FOLDER = ".ushape_studio"
 """Name of the folder in the data folder; hidden, so that it is never taken for data."""
@@ -108,11 +108,11 @@ class Place:
 
     masks: Path | str | None = None
     further: Path | None = None
-    """Folder with further images."""
+    """Folder with additional images."""
 
     run: Run | None = None
     former: Path | None = None
-    """Folder that the run states, if `data` takes its place."""
+    """Folder recorded in the run, if `data` takes its place."""
 
     @property
     def folder(self) -> Path:
@@ -121,7 +121,7 @@ class Place:
 
     @property
     def state(self) -> Path:
-        """Folder of the state. Masks or tables that are named have one of their own, since the same
+        """Folder of the state. Masks or tables that are named have a separate one, since the same
         images may have other masks; the data may be moved together with them."""
         named = self.data if self.data.is_file() else self.masks
         if named is None:
@@ -137,8 +137,8 @@ def locate(data: Path, images: Path | None, masks: Path | str | None) -> Place:
     """Return where the data of a folder, a table or a run lie.
 
     Args:
-        images: Folder of further images.
-        masks: Folder of the masks, or a pattern of their names, as for a training.
+        images: Folder of additional images.
+        masks: Folder of the masks, or a pattern of their names, as for training.
 
     Raises:
         RunError: if the run is incomplete or damaged, or if its data are gone and no folder is
@@ -154,7 +154,7 @@ def locate(data: Path, images: Path | None, masks: Path | str | None) -> Place:
         raise RunError(
             f"The data of {run.folder} are no longer in {own}.",
             code="data_missing",
-            hint="Name a folder of images: ushape studio RUN IMAGES",
+            hint="Specify a folder of images: ushape studio RUN IMAGES",
         )
     former = own.parent if own.suffix else own
     return Place(data=images, run=run, former=former)
@@ -163,7 +163,7 @@ def locate(data: Path, images: Path | None, masks: Path | str | None) -> Place:
 def _without_needless_masks(place: Place) -> Place:
     """Return the place without its masks if they are found as well when they are not named.
 
-    Both commands then show the same project, unless the masks have a state of their own already.
+    Both commands then show the same project, unless the masks already have a separate state.
     """
     data, masks = place.data, place.masks
     if masks is None or not data.is_dir() or place.state.exists():
@@ -229,7 +229,7 @@ def _no_images(folder: Path) -> DataError:
     return DataError(
         f"{folder} contains no images.",
         code="no_images",
-        hint="Name a folder with images, for example of the formats PNG, TIFF or NIfTI.",
+        hint="Specify a folder with images, for example PNG, TIFF or NIfTI files.",
     )
 
 
@@ -242,7 +242,7 @@ def _cases_without_mask(
         known: Images that are listed.
         folders: Folders below `folder` whose images count.
         anywhere: Whether images count in all folders; otherwise, in those that hold images with
-            masks, since other folders may hold further masks.
+            masks, since other folders may contain more masks.
     """
     used = {real_path(path) for case in known for path in (case.image, *case.channels)}
     masks = {real_path(path) for path in find_masks(folder)[0]}
@@ -260,7 +260,7 @@ def _cases_without_mask(
 
 
 def _with_splits(others: Sequence[Case], annotated: Sequence[Case], folder: Path) -> list[Case]:
-    """Return images without masks with the part that their folder states, as test/."""
+    """Return images without masks with the subset that their folder indicates (test/)."""
     splits = {key_below(case.image, folder): case.split for case in annotated}
     folders = values_by_folder(splits)
     names = [key_below(case.image, folder) for case in others]
@@ -330,9 +330,9 @@ def import_mask(
     read = read_annotation(mask, image.case.image)
     if read.codes.shape != tuple(shape):
         raise DataError(
-            f"{mask}: the mask has {read.codes.shape} pixels, but the image {tuple(shape)}.",
+            f"{mask}: the mask has the shape {read.codes.shape}, but the image {tuple(shape)}.",
             code="mask_size_mismatch",
-            hint="All masks of an image must have its size.",
+            hint="All masks of an image must have the same size as the image.",
         )
     if are_objects and read.instances is not None:
         yield slice(0, shape[0]), read.instances.numbers.astype(np.uint32)
@@ -355,8 +355,8 @@ def _meaning_of(
 def new_mask_path(image: StudioImage, listing: Listing, *, is_large: bool) -> Path:
     """Return the path of the first mask of an image: like those of other images.
 
-    Without other masks it lies in a folder masks/ beside images/, or in the folder of the image. If
-    there are several folders of images, it lies beside the image, where it is found in every
+    Without other masks it lies in a folder masks/ next to images/, or in the image folder. If
+    there are several folders of images, it lies next to the image, where it is found in every
     arrangement of folders.
 
     Args:

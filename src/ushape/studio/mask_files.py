@@ -93,7 +93,7 @@ class MaskFiles:
         return True
 
     def for_training(self, image_id: str) -> Path | None:
-        """Return the mask file of an image for a training; it is written if it is missing.
+        """Return the mask file of an image for training; it is written if it is missing.
 
         Raises:
             DataError: if the mask cannot be written, or if the user must decide where.
@@ -109,7 +109,7 @@ class MaskFiles:
             raise DataError(
                 "Some masks are not saved yet.",
                 code="save_undecided",
-                hint="Decide first whether your masks are replaced, or corrected masks are saved "
+                hint="First decide whether to replace your masks or to save corrected masks "
                 "separately.",
             )
         saved = self._saved.get(image_id)

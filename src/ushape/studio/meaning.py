@@ -40,8 +40,8 @@ def infer_meaning(cases: Sequence[Case], data: Path, stated: StatedClasses | Non
 
     Args:
         cases: Images with masks.
-        data: Folder or table, beside which a file may state settings.
-        stated: Classes that the data state.
+        data: Folder or table, next to which there may be a settings file.
+        stated: Classes that the data define.
 
     Raises:
         DataError: if no mask can be read, or their values are ambiguous.
@@ -73,8 +73,8 @@ def infer_meaning(cases: Sequence[Case], data: Path, stated: StatedClasses | Non
 def target_of(space: LabelSpace, encoding: MaskEncoding, cases: Sequence[Case]) -> MaskTarget:
     """Return how masks are written: as the user's if these are single files in a usable format.
 
-    If a threshold or the nearest class decides, no value is left for further classes or pixels that
-    are not annotated.
+    If a threshold or the nearest class decides, no value is left for additional classes or pixels
+    that are not annotated.
     """
     masks = [case.mask for case in cases if case.mask is not None]
     are_objects = space.states_objects and len(space.values) == 2

@@ -65,7 +65,7 @@ class AnnotationOrder:
                 self._last = key, suggest(candidates, annotated)
             ordered = self._last[1]
         rest = [one for one in free if one not in summaries]
-        reason = "The next one in the list." if run is None else "It has no prediction yet."
+        reason = "Next image in the list." if run is None else "No prediction yet."
         return [
             *ordered,
             *(

@@ -17,7 +17,7 @@ class ImageParts:
     """The part of each image, which keeps the score honest.
 
     Images of one group are in one part, and an image that was shown with a prediction, or on which
-    a run was trained, cannot be kept for the score any more.
+    a run was trained, can no longer be held out for testing.
     """
 
     def __init__(self, project: ProjectData):
@@ -69,10 +69,10 @@ class ImageParts:
     def locked(self, image_id: str) -> str | None:
         """Return why an image cannot be corrected, in words; None if it can.
 
-        Images that the user keeps for the score can be annotated, but show no prediction.
+        Images that the user holds out for testing can be annotated, but show no prediction.
         """
         if self.is_test_image(image_id):
-            return "This is a test image: it is kept for the score and is not corrected."
+            return "This is a test image, which cannot be corrected."
         return None
 
     def note_seen(self, image_id: str) -> None:
@@ -84,7 +84,7 @@ class ImageParts:
                 project.store()
 
     def set_apart(self, image_id: str, *, apart: bool) -> None:
-        """Keep an image and its group for the score, or give them back.
+        """Hold out an image and its group for testing, or use them for training again.
 
         Raises:
             DataError: if one of them was shown with a prediction or is trained on.
@@ -104,10 +104,10 @@ class ImageParts:
                 seen = project.settings.seen
                 if any(one in seen or project.files[one] in trained for one in mates):
                     raise DataError(
-                        "The image, or another one of its group, was trained on, or shown with a "
-                        "prediction, so a score on it would be too good.",
+                        "This image, or another one of its group, was used for training or shown "
+                        "with a prediction, so its score would be too high.",
                         code="image_not_independent",
-                        hint="Set an image apart that was not shown yet.",
+                        hint="Choose an image that has not been shown with a prediction.",
                     )
                 own += mates
             elif not apart and image_id in own:

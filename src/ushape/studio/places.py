@@ -25,7 +25,7 @@ class MaskPlaces:
         self._users = Counter(real_path(file) for one in images for file in mask_files(one.mask))
 
     def native(self, image: StudioImage, *, is_large: bool) -> Path | None:
-        """Return the mask of the user, or the place of a new one beside the others.
+        """Return the mask of the user, or the path of a new one next to the others.
 
         None if it could be taken for the mask of another image.
 

@@ -1,4 +1,4 @@
-"""Program that predicts images for the page, in a process of its own.
+"""Program that predicts images for the page, in a separate process.
 
 `python -m ushape.studio.predicting RUN JOB.json`: the file lists the images and their folders. Each
 finished image is one line of output.
@@ -102,8 +102,8 @@ def _known_error(error: Exception) -> UshapeError:
     if known is None:
         traceback.print_exception(error, file=sys.stdout)
         return UshapeError(
-            f"There was an error in the program: {type(error).__name__}: {reason(error)}.",
-            hint="The output of the prediction shows where it occurred.",
+            f"Internal error: {type(error).__name__}: {reason(error)}.",
+            hint="See the output of the prediction for details.",
         )
     if is_full:
         raise UshapeError(
@@ -164,7 +164,7 @@ def _store(
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    """Write an array as `np.save` does, whose errors do not state that a disk is full."""
+    """Write an array as `np.save` does, whose errors do not say that a disk is full."""
     with replacing(path) as file:
         np.save(file, array)
 

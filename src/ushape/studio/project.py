@@ -33,7 +33,7 @@ class Project(ProjectData):
             self.masks.agree(image_id)
 
     def close(self) -> None:
-        """Save everything, and give the state folder free."""
+        """Save everything, and unlock the state folder."""
         self.saver.close()
         super().close()
 
@@ -48,6 +48,6 @@ class Project(ProjectData):
         return None
 
     def label_config(self) -> LabelConfig:
-        """Return the settings by which a training reads the masks."""
+        """Return the settings with which training reads the masks."""
         left_out = self.settings.removed_classes
         return self.target.label_config(has_partial=self.masks.has_partial, left_out=left_out)

@@ -1,6 +1,6 @@
 """Data of a project: images, annotations, classes, and runs.
 
-Everything is stored in a folder beside the data and written before a request is answered, so that
+Everything is stored in a folder next to the data and written before a request is answered, so that
 a server that is killed continues where it was.
 """
 
@@ -46,8 +46,8 @@ class ProjectData:
 
     Args:
         data: Data folder, table, or run folder.
-        images: Folder of further images.
-        masks: Folder or pattern of the masks, as for a training.
+        images: Folder of additional images.
+        masks: Folder or pattern of the masks, as for training.
 
     Raises:
         DataError: if there are no images, or if the masks cannot be used.
@@ -64,7 +64,7 @@ class ProjectData:
             raise DataError(
                 f"{self.folder} is not a folder.",
                 code="not_a_folder",
-                hint="Name a folder of images, a table of them, or a run folder.",
+                hint="Specify a folder of images, a table, or a run folder.",
             )
         self._owned = ExitStack()
         self._owned.enter_context(folder_locked(self.state))
@@ -142,7 +142,7 @@ class ProjectData:
         return [] if self.target.are_objects else self.class_colors()
 
     def close(self) -> None:
-        """Give the state folder free."""
+        """Unlock the state folder."""
         self._owned.close()
 
     def image(self, image_id: str) -> StudioImage:

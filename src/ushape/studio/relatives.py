@@ -11,14 +11,14 @@ from ushape.formatting import natural_order
 
 
 def groups_of_others(known: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
-    """Return the groups of further images, if folders or names show them.
+    """Return the groups of additional images, if folders or names indicate them.
 
     An image belongs to a group if its folder does, if a part of its name does, or if the images
     before and after it in its folder do.
 
     Args:
         known: Group by the path of an image, without suffix, separated by '/'.
-        names: Paths of further images.
+        names: Paths of additional images.
     """
     folders, pattern = values_by_folder(known), find_name_rule(known)
     part_of = {}

@@ -143,7 +143,7 @@ class RunFolders:
         return found
 
     def _place_now(self, image: Path) -> Path:
-        """Return where an image file is that a run states."""
+        """Return the current path of an image file listed in a run."""
         path = real_path(image)
         for before, now in self._moved:
             if path.is_relative_to(before):

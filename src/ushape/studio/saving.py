@@ -214,11 +214,11 @@ class Saver:
         except Exception as unknown:
             error = explained(unknown)
             if error is None:
-                logger.exception("The mask of image %s is not saved.", image_id)
+                logger.exception("The mask of image %s was not saved.", image_id)
                 error = UshapeError(
-                    "A mask could not be saved because of an error in the program.",
+                    "A mask could not be saved because of an internal error.",
                     code="mask_not_saved",
-                    hint="The edits are kept. The output of the program shows the error.",
+                    hint="The edits are kept. See the output of the program for details.",
                 )
         with self._changed:
             self._errors.pop(image_id, None)

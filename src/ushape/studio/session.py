@@ -101,7 +101,7 @@ class Studio:
         return self._order.suggestions()
 
     def train(self, minutes: float, *, again: bool, resume: bool) -> None:
-        """Start a training on everything that is annotated.
+        """Train on everything that is annotated.
 
         Args:
             again: Whether it starts from the last run.
@@ -124,7 +124,7 @@ class Studio:
             raise RunError(
                 "There is no model to start from.",
                 code="no_run",
-                hint="Train a first model.",
+                hint="Train a model first.",
             )
         command = training_arguments(
             project, project.state / "training", output, minutes, again=again
@@ -135,27 +135,27 @@ class Studio:
         run = self.project.runs.unfinished()
         if run is None:
             raise RunError(
-                "There is no interrupted training.",
+                "There is no interrupted training run.",
                 code="nothing_to_resume",
-                hint="Start a new training.",
+                hint="Start a new one.",
             )
         minutes = run.load_plan().recipe.train.minutes
         self.jobs.start("train", ["resume", str(run.folder)], folder=run.folder, minutes=minutes)
 
     def set_apart(self, image_id: str, *, apart: bool) -> None:
-        """Keep an image for the score, or give it back.
+        """Hold out an image for testing, or use it for training again.
 
         Raises:
             DataError: if the image was shown with a prediction, or if a run was trained on it.
-            RunError: if a training has started, but not stated its images yet.
+            RunError: if training has started, but not yet recorded its images.
         """
         job = self.jobs.job
         is_training = job is not None and job.kind == "train" and job.state == "running"
         if apart and is_training and job and not (Path(job.folder) / "plan.json").is_file():
             raise RunError(
-                "A training is reading the images.",
+                "The images are being read for training.",
                 code="job_running",
-                hint="Set the image apart when the training has planned, or stop it.",
+                hint="Set the image aside after planning has finished, or stop training.",
             )
         self.project.parts.set_apart(image_id, apart=apart)
 
@@ -173,7 +173,7 @@ class Studio:
         self._require_idle()
         usable = project.runs.usable()
         if not usable:
-            raise RunError("There is no model yet.", code="no_run", hint="Train a first model.")
+            raise RunError("There is no model yet.", code="no_run", hint="Train a model first.")
         run = usable[-1]
         folder = project.runs.predictions_of(run)
         chosen = list(project.images) if image_ids is None else list(image_ids)
@@ -182,9 +182,10 @@ class Studio:
             chosen = [one for one in chosen if StoredPrediction.open(folder / one) is None]
         if not chosen:
             raise DataError(
-                "There is no image to predict.",
+                "There are no images to predict.",
                 code="nothing_to_predict",
-                hint="All images have a prediction of the newest model; test images get none.",
+                hint="All images have been predicted with the newest model; test images are never "
+                "predicted.",
             )
         images = []
         for image_id in chosen:
@@ -237,7 +238,7 @@ class Studio:
         ]
 
     def plan(self, minutes: float | None) -> list[str]:
-        """Return the plan of the training that the button of the page starts, in words.
+        """Return a description of the plan that the button of the page would use.
 
         Plans are made one after the other, since they are written to the same folder.
 
@@ -272,9 +273,9 @@ class Studio:
             )
         except subprocess.TimeoutExpired:
             raise DataError(
-                f"Planning was stopped after {PLAN_TIMEOUT_S} s.",
+                f"Planning took more than {PLAN_TIMEOUT_S} s and was stopped.",
                 code="plan_failed",
-                hint="Start the training without looking at the plan; it plans without this limit.",
+                hint="Start training without viewing the plan; training has no such limit.",
             ) from None
         if ended.returncode:
             message, _, hint = ended.stderr.strip().partition("\nHint: ")
@@ -327,7 +328,7 @@ class Studio:
             raise RunError(
                 "Another job is running.",
                 code="job_running",
-                hint="Wait until it has ended, or stop it.",
+                hint="Wait until it has finished, or stop it.",
             )
 
     def _after_job(self, job: Job) -> None:

@@ -43,7 +43,7 @@ class ImageSource:
     Attributes:
         shape: (*S), (y, x) or (z, y, x).
         channels: Number of channels of all files.
-        spacing_mm: Distance between pixel centers along each axis, if the file states it.
+        spacing_mm: Distance between pixel centers along each axis, if the file contains it.
         percentiles: (C', 2) intensities that are shown as black and white.
 
     Args:

@@ -50,7 +50,7 @@ class Settings:
     """Folder of the data when this was written."""
 
     former_folders: list[str] = field(default_factory=list)
-    """Folders in which the data were before, since runs state absolute paths."""
+    """Folders in which the data were before, since runs contain absolute paths."""
 
     @classmethod
     def load(cls, path: Path) -> Self:

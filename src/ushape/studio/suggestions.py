@@ -1,4 +1,4 @@
-"""Which image to annotate next: one that the model is unsure of, and that stands for others."""
+"""Which image to annotate next: one that is uncertain for the model and typical of others."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ SCALES_PX = (0.0, 1.5, 4.0)
 """Standard deviations of the Gaussians after which differences of neighbors are measured."""
 
 MAX_ORDERED = 50
-"""Number of suggestions without predictions each of which counts as annotated for the next."""
+"""Number of suggestions without predictions that are treated as annotated for the next ones."""
 
 MIN_ANNOTATED = 3
-"""Number of annotated images from which on the uncertainty counts: before, a model is often certain
-that there is nothing."""
+"""Number of annotated images from which the uncertainty is used: with fewer, a model is often
+certain that an image contains no objects."""
 
 SMOOTH_SHARE = 0.01
 """Share of the pixels that counts as found when the error is expected. Without it, the error would
 be 1 where nothing is predicted, however low the probabilities are."""
 
 TINY = 1e-6
-"""Distance that images count with which are the same as an annotated one."""
+"""Distance assigned to images that are identical to an annotated one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSummary:
-    """What the suggestion of the next image knows about an image."""
+    """Properties of an image that determine when it is suggested."""
 
     id: str
     features: np.ndarray
@@ -118,7 +118,7 @@ def suggest(
     """Order images by how much annotating them is expected to help, the most helpful first.
 
     Images are ordered by their expected error times their difference in appearance from the nearest
-    annotated image, where differences above the median count as this: outliers are not preferred.
+    annotated image. Differences are limited to their median, so that outliers are not preferred.
     An image that is suggested then counts as annotated, so that images that are nearly the same do
     not follow each other. Without predictions, or with fewer than 3 annotated images, the next
     image is the one that covers most of the others, i.e. that is more similar to them than all
@@ -136,33 +136,37 @@ def suggest(
     """
     if not candidates:
         return []
-    points = _standardize([one.features for one in (*candidates, *annotated)])
-    own, known = points[: len(candidates)], points[len(candidates) :]
-    between = cdist(own, own)
+    features = _standardize([image.features for image in (*candidates, *annotated)])
+    count = len(candidates)
+    pairwise = cdist(features[:count], features[:count])
     # Distance to the nearest annotated image; without any, all are equally far.
-    left = cdist(own, known).min(axis=1) if len(known) else np.full(len(own), 2 * between.max())
-    uncertainty = np.array([one.uncertainty for one in candidates])
-    usual_distance, usual_uncertainty = float(np.median(left)), float(np.median(uncertainty))
-    is_predicted = len(known) >= MIN_ANNOTATED and np.ptp(uncertainty) > 0
-    gains, taken = np.zeros(len(own)), list[int]()
-    found: list[Suggestion] = []
-    for rank in range(1, len(own) + 1):
+    distance = (
+        cdist(features[:count], features[count:]).min(axis=1)
+        if annotated
+        else np.full(count, 2 * pairwise.max())
+    )
+    uncertainty = np.array([image.uncertainty for image in candidates])
+    median_distance, median_uncertainty = float(np.median(distance)), float(np.median(uncertainty))
+    is_predicted = len(annotated) >= MIN_ANNOTATED and np.ptp(uncertainty) > 0
+    gains, suggested = np.zeros(count), list[int]()
+    suggestions: list[Suggestion] = []
+    for rank in range(1, count + 1):
         if is_predicted:
-            gains = uncertainty * (np.minimum(left, usual_distance) + TINY)
+            gains = uncertainty * (np.minimum(distance, median_distance) + TINY)
         elif rank <= MAX_ORDERED:
-            gains = np.maximum(0, left[None] - between).sum(axis=1)
-        gains[taken] = -1
-        place = int(gains.argmax())
+            gains = np.maximum(0, distance[None] - pairwise).sum(axis=1)
+        gains[suggested] = -1
+        best = int(gains.argmax())
         reason = _reason(
-            candidates[place],
-            is_first=not len(known) and rank == 1,
-            is_unsure=is_predicted and bool(uncertainty[place] > usual_uncertainty),
-            is_unlike=bool(left[place] > usual_distance),
+            candidates[best],
+            is_first=not annotated and rank == 1,
+            is_unsure=is_predicted and bool(uncertainty[best] > median_uncertainty),
+            is_unlike=bool(distance[best] > median_distance),
         )
-        found.append(Suggestion(id=candidates[place].id, reason=reason, rank=rank))
-        taken.append(place)
-        left = np.minimum(left, between[place])
-    return found
+        suggestions.append(Suggestion(id=candidates[best].id, reason=reason, rank=rank))
+        suggested.append(best)
+        distance = np.minimum(distance, pairwise[best])
+    return suggestions
 
 
 def _standardize(features: Sequence[np.ndarray]) -> np.ndarray:
@@ -184,9 +188,9 @@ def _reason(one: ImageSummary, *, is_first: bool, is_unsure: bool, is_unlike: bo
     known = f"uncertainty {one.uncertainty:.2f}"
     known += "" if dice is None else f", expected Dice {dice:.2f}"
     if is_unsure and is_unlike:
-        return f"The model is unsure here ({known}), and the image is unlike the annotated ones."
+        return f"The model is uncertain ({known}), and the image differs from the annotated ones."
     if is_unsure:
-        return f"The model is unsure here ({known})."
+        return f"The model is uncertain ({known})."
     if is_unlike:
-        return "Unlike the images annotated so far."
+        return "Differs from the images annotated so far."
     return "Typical of the images that are not annotated yet."

@@ -43,7 +43,7 @@ def tile_window(shape: tuple[int, int], level: int, x: int, y: int) -> Window:
         raise DataError(
             f"There is no tile {x}, {y} at level {level}.",
             code="tile_out_of_range",
-            hint="Tiles and levels are counted from 0.",
+            hint="Tiles and levels are numbered from 0.",
         )
     return (top, min(top + size, shape[0])), (left, min(left + size, shape[1]))
 
@@ -67,7 +67,7 @@ def check_plane(shape: Sequence[int], plane: str, index: int) -> Plane:
         raise DataError(
             f"The image has no plane {plane[:10]} with the index {index}.",
             code="plane_out_of_range",
-            hint=f"Planes: {', '.join(allowed)}; indices are counted from 0.",
+            hint=f"Planes: {', '.join(allowed)}; indices start at 0.",
         )
     return cast(Plane, plane)
 

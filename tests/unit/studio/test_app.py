@@ -520,7 +520,7 @@ def test_first_image_is_suggested_by_its_appearance(images, open_studio):
     client.studio.wait_for_appearance(60)
     found = client.get("/api/next").json()
     assert found["id"] in client.ids
-    assert found["reason"] != "The next one in the list."
+    assert found["reason"] != "Next image in the list."
     ranks = [one["rank"] for one in client.get("/api/images").json()]
     assert sorted(ranks) == [1, 2, 3]
 

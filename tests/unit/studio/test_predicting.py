@@ -169,7 +169,7 @@ def predict(tmp_path, monkeypatch):
         (MemoryError(), "y.png: There is not enough memory."),
         (torch.OutOfMemoryError("CUDA out of memory."), "y.png: There is not enough memory."),
         (PermissionError(errno.EACCES, "Permission denied", "/a"), "y.png: /a: Permission denied."),
-        (RuntimeError("a\nb"), "y.png: There was an error in the program: RuntimeError: a."),
+        (RuntimeError("a\nb"), "y.png: Internal error: RuntimeError: a."),
         (OSError("12 requested and 0 written"), "OSError: 12 requested and 0 written."),
     ],
     ids=lambda value: "" if isinstance(value, str) else type(value).__name__,

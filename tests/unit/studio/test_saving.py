@@ -633,7 +633,7 @@ def test_image_that_cannot_be_saved_does_not_stop_the_others(images, open_studio
         client.edit(image_id, "brush", [2, 2], radius=1)
     project.saver.flush()
     saved = client.get("/api/state").json()["saved"]
-    assert (saved["pending"], "an error in the program" in saved["error"]) == (1, True)
+    assert (saved["pending"], "an internal error" in saved["error"]) == (1, True)
     assert (images / "masks" / "1.png").exists()
     broken.clear()
     project.saver.flush()

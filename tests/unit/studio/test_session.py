@@ -103,7 +103,7 @@ def test_plan_that_takes_too_long_is_given_up_with_a_reason(images, open_studio,
     monkeypatch.setattr(session, "PLAN_TIMEOUT_S", 0.01)
     answer = client.get("/api/plan")
     assert (answer.status_code, answer.json()["lines"]) == (200, [])
-    assert "stopped after 0.01 s. Start the training" in answer.json()["problem"]
+    assert "took more than 0.01 s and was stopped. Start training" in answer.json()["problem"]
 
 
 def test_no_plan_is_made_while_a_job_runs(images, open_studio, monkeypatch):

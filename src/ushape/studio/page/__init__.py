@@ -59,7 +59,8 @@ def render_refusal() -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>ushape studio</title>'
         "<h1>This page needs the address with the token</h1>"
         "<p>Open the address that <code>ushape studio</code> printed in the terminal, with "
-        "everything after <code>?token=</code>. It keeps other users of this computer out.</p>"
+        "everything after <code>?token=</code>. The token prevents access by other users of this "
+        "computer.</p>"
     )
 
 

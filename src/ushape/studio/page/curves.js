@@ -1,10 +1,10 @@
-// Curves of a training, as SVG with the colors of the page.
+// Curves of a training run, as SVG with the colors of the page.
 
 import { makeSvg } from "./dom.js";
 
 const WIDTH = 300, HEIGHT = 110, LEFT = 34, BOTTOM = 18, TOP = 8;
 
-/** Returns a plot of [[step, value], ...]; its label tells what it shows. */
+/** Returns a plot of [[step, value], ...]; its label describes what it shows. */
 export function curvePlot(name, points, range) {
   const steps = points.map(([step]) => step), values = points.map(([, value]) => value).filter(Number.isFinite);
   const [low, high] = range ?? spread(Math.min(...values), Math.max(...values));

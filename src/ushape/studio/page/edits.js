@@ -32,7 +32,7 @@ export class EditQueue extends EventTarget {
     if (!this.session.state) return;
     this.isRestored = true;
     this.waiting = JSON.parse(sessionStorage.getItem(this.store) ?? "[]");
-    if (this.waiting.length) say(`Sending ${this.waiting.length} edits that were not saved before.`);
+    if (this.waiting.length) say(`Sending ${this.waiting.length} edits that had not been saved.`);
     this.send();
   }
 
@@ -102,9 +102,9 @@ export class EditQueue extends EventTarget {
   async explain(edit, error, count) {
     if (error.status === 409) {
       const lost = count === 1 ? "your last edit. Please repeat it." : `your last ${count} edits. Please repeat them.`;
-      say(`This image was changed in another window, so it was loaded again, without ${lost}`, "error");
+      say(`This image was changed in another window, so it was reloaded without ${lost}`, "error");
     } else if (error.status === 423) {
-      say("This image is kept for the score, so it cannot be changed. " + error.message, "error");
+      say("This image is held out for testing, so it cannot be changed. " + error.message, "error");
     } else {
       say([error.message, error.hint].filter(Boolean).join(" "), "error");
     }

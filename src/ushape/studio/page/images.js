@@ -11,7 +11,7 @@ const FILTERS = {
   locked: (row) => isKept(row),
 };
 
-/** Returns whether an image is kept for the score: not trained on, not predicted, not suggested. */
+/** Returns whether an image is held out for testing: not trained on, not predicted, not suggested. */
 export function isKept(row) {
   return row.part === "test";
 }
@@ -41,7 +41,7 @@ export class ImageList {
     if (!isSame) this.list.replaceChildren(...items);
     const none = byId("no-images");
     none.hidden = rows.length > 0;
-    setText(none, this.session.images.length ? "No image fits this filter." : "There are no images in this folder.");
+    setText(none, this.session.images.length ? "No image matches this filter." : "There are no images in this folder.");
   }
 
   itemOf(row) {
@@ -98,18 +98,18 @@ export class ImageList {
 }
 
 function factsOf(row) {
-  if (row.locked) return "locked: kept for the score";
+  if (row.locked) return "locked: test image";
   const share = row.annotated >= 1 ? "annotated" : row.annotated > 0 ? `${shareText(row.annotated)} annotated` : "not annotated";
-  const parts = isKept(row) ? ["kept for the score", share] : [share];
+  const parts = isKept(row) ? ["held out for testing", share] : [share];
   if (row.is_corrected) parts.push("edited here");
   if (row.part === "validation") parts.push("validation");
   if (Number.isFinite(row.expected_dice)) parts.push(`expected Dice ${row.expected_dice.toFixed(2)}`);
   return parts.join(", ");
 }
 
-/** Returns a share in percent, never "0 %" or "100 %" for a part. */
+/** Returns a share in percent, never "0%" or "100%" for a partial annotation. */
 export function shareText(share) {
   const percent = 100 * share;
-  if (percent < 1) return "less than 1 %";
-  return `${Math.min(99, Math.round(percent))} %`;
+  if (percent < 1) return "less than 1%";
+  return `${Math.min(99, Math.round(percent))}%`;
 }

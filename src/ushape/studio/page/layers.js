@@ -111,7 +111,7 @@ export class Layers extends EventTarget {
     this.thresholdSlider = make("input", { type: "range", min: 0.01, max: 0.99, step: 0.01, value: 0.5, "aria-label": "Threshold of the prediction" });
     this.thresholdText = make("output", {}, "0.50");
     this.thresholdSlider.addEventListener("input", () => this.slide());
-    this.thresholdReset = make("button", { type: "button", class: "small", title: "Use the threshold that the validation images chose" }, "As trained");
+    this.thresholdReset = make("button", { type: "button", class: "small", title: "Use the threshold that was chosen on the validation images" }, "As trained");
     this.thresholdReset.addEventListener("click", () => this.setThreshold(null));
     const label = make("label", { class: "range" }, "Threshold", this.thresholdSlider, this.thresholdText);
     return make("div", { class: "line" }, label, this.thresholdReset);

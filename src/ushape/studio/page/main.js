@@ -16,9 +16,9 @@ import { Volume } from "./volume.js";
 
 /** What an edit with a tool is called when it is undone. */
 const EDITS = {
-  brush: "The stroke of the brush", eraser: "The stroke of the eraser", polygon: "The polygon", fill: "The fill", split: "The split",
-  merge: "The merge", delete: "The deletion", accept: "The acceptance of the prediction", accept_object: "The acceptance of the object",
-  unmark: "The stroke of not annotated pixels", background_rest: "The background of the rest", clear: "The clearing of the image",
+  brush: "The brush stroke", eraser: "The eraser stroke", polygon: "The polygon", fill: "The fill", split: "The split",
+  merge: "The merge", delete: "The deletion", accept: "Accepting the prediction", accept_object: "Accepting the object",
+  unmark: "The unmarking stroke", background_rest: "Marking everything else as background", clear: "Clearing the image",
 };
 
 const THEMES = { auto: "automatic", light: "light", dark: "dark" };
@@ -50,7 +50,7 @@ function tellSteps(session, edits) {
   edits.addEventListener("applied", ({ detail: { edit, answer } }) => {
     [told, since] = ["", session.version];
     if (edit.path === "edit") return;
-    told = `${EDITS[answer.tool] ?? "The edit"} was ${edit.path === "undo" ? "undone" : "done again"}.`;
+    told = `${EDITS[answer.tool] ?? "The edit"} was ${edit.path === "undo" ? "undone" : "redone"}.`;
     say(`${told} The mask is being saved.`);
   });
   session.on("state", () => {
@@ -69,7 +69,7 @@ async function askHowToSave(session, tools) {
   if (!isNeeded || isBusy || session.hasAskedToSave) return;
   session.hasAskedToSave = true;
   const save = await openDialog(byId("save-dialog"));
-  if (!save) return void say("The changed mask is not written yet. The studio asks again at the next edit.", "error");
+  if (!save) return void say("The changed mask has not been written yet. You will be asked again at the next edit.", "error");
   if (await attempt(() => request("/settings", { save }))) session.poll();
 }
 
@@ -78,8 +78,8 @@ function showSaved(session, edits) {
   const count = edits.waiting.length;
   const unsent = count === 1 ? "1 edit is" : `${count} edits are`;
   offline.hidden = session.isOnline;
-  setText(offline, session.isOnline ? "" : "The studio's program does not answer. Start it again with the same command; "
-    + `this page then continues by itself. ${count ? `${unsent} kept and will be sent.` : "Nothing is lost."}`);
+  setText(offline, session.isOnline ? "" : "ushape studio is not responding. Start it again with the same command; "
+    + `this page then continues automatically. ${count ? `${unsent} kept and will be sent.` : "Nothing is lost."}`);
   const { pending = 0, error = null } = session.state?.saved ?? {};
   const saved = error ? "Not saved" : pending ? "Saving …" : "All saved";
   const sending = edits.isRefused ? "Not sent yet" : "Sending …";
@@ -177,7 +177,7 @@ async function start() {
     viewer.update();
     for (const { viewer: small } of volume.small) small.update();
   });
-  const showZoom = () => setText(byId("zoom"), `${Math.max(1, Math.round(100 * viewer.scale))} %`);
+  const showZoom = () => setText(byId("zoom"), `${Math.max(1, Math.round(100 * viewer.scale))}%`);
   viewer.addEventListener("move", showZoom);
   byId("zoom-in").addEventListener("click", () => viewer.zoom(1.5));
   byId("zoom-out").addEventListener("click", () => viewer.zoom(1 / 1.5));

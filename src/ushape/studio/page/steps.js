@@ -1,11 +1,11 @@
-// The panel that leads through the steps: check, draw, train, look and correct, report.
+// The panel that leads through the steps: check, draw, train, review and correct, report.
 
 import { askUser, attempt, byId, make, say, setText } from "./dom.js";
 import { isKept, shareText, suggested } from "./images.js";
 import { request } from "./state.js";
 import { JobBox, TrainingStep } from "./training.js";
 
-const PREDICTED_AT_ONCE = 50; // Of a larger data set, only the images that are likely seen next.
+const PREDICTED_AT_ONCE = 50; // Of a larger dataset, only the images that will probably be viewed next.
 
 /** The five steps. The one that comes next is open; the user may open others. */
 export class Steps {
@@ -17,7 +17,7 @@ export class Steps {
       this.makeStep("Check the images", this.checkBody()),
       this.makeStep("Draw", this.drawBody()),
       this.makeStep("Train", this.training.body),
-      this.makeStep("Look and correct", this.correctBody()),
+      this.makeStep("Review and correct", this.correctBody()),
       this.makeStep("Report", this.reportBody()),
     ];
     byId("steps").append(make("h2", { class: "unseen" }, "Steps"), this.job.element, make("ol", {}, ...this.steps.map(({ item }) => item)));
@@ -52,16 +52,16 @@ export class Steps {
 
   drawBody() {
     this.drawText = make("p", {});
-    this.rest = this.button("Everything else is background", () => this.tools.edit("background_rest"), { "aria-keyshortcuts": "r" });
+    this.rest = this.button("Mark everything else as background", () => this.tools.edit("background_rest"), { "aria-keyshortcuts": "r" });
     this.clear = this.button("Clear this image", async () => {
       if (await askUser("Clear this image?", "All annotations of this image are removed. You can undo this.", "Clear")) this.tools.edit("clear");
     });
-    this.apart = this.button("Keep this image for the score", () => this.setApart());
+    this.apart = this.button("Hold out this image for testing", () => this.setApart());
     this.apartNote = make("p", { class: "note" },
-      "The score is honest only if it comes from images that are not trained on and whose predictions you have not seen. "
-      + "Annotate such images completely by hand, and keep them for the score.");
+      "Scores are unbiased only if they come from images that are not used for training and whose predictions you have not seen. "
+      + "Annotate such images completely by hand, and hold them out for testing.");
     const classNote = make("p", { class: "note" }, "A few strokes are enough: some inside the objects, and some on the background with the eraser. "
-      + "Hatched areas are not annotated, and are ignored in the training.");
+      + "Hatched areas are not annotated and are ignored in training.");
     return [this.drawText, classNote, make("div", { class: "buttons" }, this.rest, this.clear), this.apartNote, this.apart];
   }
 
@@ -69,7 +69,7 @@ export class Steps {
     const { info } = this.session;
     const apart = !isKept(this.session.rowOf(info.id));
     if (!(await attempt(() => request(`/images/${encodeURIComponent(info.id)}/apart`, { apart })))) return;
-    say(apart ? "This image is kept for the score: it is not trained on, and no prediction of it is shown." : "This image is used for training again.");
+    say(apart ? "This image is held out for testing: it is not used for training, and its prediction is not shown." : "This image is used for training again.");
     await this.session.loadImages();
     await this.session.open(info.id);
   }
@@ -93,7 +93,7 @@ export class Steps {
     return [this.score, this.report, this.runs];
   }
 
-  /** Predicts after a training: all images, or of many those that are likely looked at next. */
+  /** Predicts after training: all images or, if there are many, those that will probably be viewed next. */
   async predictImages() {
     const { images, info } = this.session;
     const near = [...suggested(this.session), ...images].filter((row) => !isKept(row) && row.id !== info?.id).slice(0, PREDICTED_AT_ONCE - 1);
@@ -103,7 +103,7 @@ export class Steps {
     this.session.poll();
   }
 
-  /** Opens the image that is best corrected next, another one than the open one. */
+  /** Opens the image that is suggested next, other than the open one. */
   async goToNext() {
     const answer = await attempt(() => request("/next"));
     if (!answer) return;
@@ -117,15 +117,15 @@ export class Steps {
 
   acceptHere() {
     if (!this.session.info?.has_prediction) return void say("There is no prediction of this image yet.", "error");
-    if (this.tools.edit("accept")) say("The prediction became the annotation of this image. You can correct or undo it.");
+    if (this.tools.edit("accept")) say("The prediction is now the annotation of this image. You can correct or undo it.");
   }
 
   /** Accepts the predictions of all images without annotation. */
   async acceptEverything() {
     await this.session.loadImages(); // The last predictions may have come since the page asked.
     const rows = this.session.images.filter((row) => !isKept(row) && row.has_prediction && row.annotated < 1);
-    const text = `The predictions become the annotations of ${rows.length} ${rows.length === 1 ? "image" : "images"}. What you drew is kept. You can undo this in each image.`;
-    if (!rows.length) return void say("There are no predictions of images that are not annotated.");
+    const text = `The predictions become the annotations of ${rows.length} ${rows.length === 1 ? "image" : "images"}. Your own annotations are kept. You can undo this in each image.`;
+    if (!rows.length) return void say("There are no predictions for images without annotations.");
     if (!(await askUser("Accept all predictions?", text, "Accept"))) return;
     for (const { id } of rows) this.tools.edits.add(id, "edit", { tool: "accept", class: 1, points: [], plane: "z", index: 0 });
   }
@@ -168,7 +168,7 @@ export class Steps {
     const predicted = usable.filter((row) => row.has_prediction).length;
     const [check, draw, train, correct, report] = this.steps;
     setText(this.summary, summaryOf(images, kept));
-    setText(check.fact, this.found ? `${this.found} findings` : this.found === 0 ? "nothing found" : `${images.length} images`);
+    setText(check.fact, this.found ? `${this.found} findings` : this.found === 0 ? "no findings" : `${images.length} images`);
     setText(draw.fact, `${annotated} of ${usable.length} images`);
     setText(train.fact, runs.length ? `${runs.length} ${runs.length === 1 ? "run" : "runs"}` : "");
     setText(correct.fact, runs.length ? `${predicted} predicted` : "");
@@ -184,14 +184,14 @@ export class Steps {
     this.rest.disabled = isLocked || !(info.annotated > 0);
     this.clear.disabled = isLocked || !(info.annotated > 0);
     this.apart.hidden = this.apartNote.hidden = !row || (Boolean(info.has_prediction) && !isKept(row));
-    this.apart.textContent = row && isKept(row) ? "Use this image for training again" : "Keep this image for the score";
+    this.apart.textContent = row && isKept(row) ? "Use this image for training again" : "Hold out this image for testing";
     this.accept.disabled = isLocked || !info.has_prediction;
     const isBusy = state.job?.state === "running";
     this.predict.disabled = isBusy || !this.session.runs.length;
     this.acceptAll.disabled = isBusy || !this.session.runs.length;
     this.next.disabled = !annotated && !this.session.runs.length;
     const [first] = suggested(this.session).filter(({ id }) => id !== info?.id);
-    setText(this.nextText, first ? `Next: ${first.name}. ${first.reason}` : "After a training, the image that helps most is suggested here.");
+    setText(this.nextText, first ? `Next: ${first.name}. ${first.reason}` : "After training, the image that is expected to help most is suggested here.");
     const expected = row?.expected_dice;
     setText(this.expected, Number.isFinite(expected) ? `Expected Dice of this prediction: ${expected.toFixed(2)}` : "");
   }
@@ -199,7 +199,7 @@ export class Steps {
   refreshScore(runs, report) {
     const [last] = runs; // The newest run comes first.
     setText(report.fact, Number.isFinite(last?.score) ? `Dice ${last.score.toFixed(3)}` : "");
-    setText(this.score, last ? scoreText(last) : "The report of a training appears here.");
+    setText(this.score, last ? scoreText(last) : "The report appears here after training.");
     this.report.hidden = !last?.has_report;
     const text = JSON.stringify(runs);
     if (text === this.runText) return;
@@ -207,7 +207,7 @@ export class Steps {
     this.runs.replaceChildren(...runs.map((run) => make("li", {}, make("code", {}, run.name), ` ${scoreText(run)}`)));
   }
 
-  /** Opens the step that comes next, when it changes; the one before stays open, except in a training. */
+  /** Opens the step that comes next, when it changes; the one before stays open, except during training. */
   follow(place, isTraining) {
     this.steps.forEach(({ item }, own) => {
       item.dataset.state = own < place ? "done" : own === place ? "current" : "later";
@@ -224,19 +224,19 @@ export class Steps {
 function summaryOf(images, kept) {
   const masks = images.filter((row) => row.has_mask).length;
   const parts = [`${images.length} images`, `${masks} with a mask`];
-  if (kept) parts.push(`${kept} kept for the score`);
+  if (kept) parts.push(`${kept} held out for testing`);
   return `${parts.join(", ")}.`;
 }
 
 function drawTextOf({ annotated, locked, objects }) {
   if (locked) return locked;
-  const share = annotated >= 1 ? "All pixels of this image are" : annotated > 0 ? `${shareText(annotated)} of this image is` : "Nothing in this image is";
+  const share = annotated >= 1 ? "All pixels of this image are" : annotated > 0 ? `${shareText(annotated)} of this image is` : "No pixel of this image is";
   const count = Number.isFinite(objects) && objects > 0 ? ` It has ${objects} ${objects === 1 ? "object" : "objects"}.` : "";
   return `${share} annotated.${count}`;
 }
 
 function scoreText({ score, interval, images }) {
-  if (!Number.isFinite(score)) return "No score: no image was kept for it.";
+  if (!Number.isFinite(score)) return "No score: no images were held out for testing.";
   const range = interval ? ` (${interval.map((value) => value.toFixed(3)).join(" to ")})` : "";
   return `Dice ${score.toFixed(3)}${range}${images ? `, trained on ${images} images` : ""}.`;
 }

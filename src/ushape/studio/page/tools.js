@@ -113,7 +113,7 @@ export class Tools extends EventTarget {
     Object.assign(this, { plane, index });
     if (!isMoved || !this.points.length) return;
     this.cancel();
-    say("The unfinished drawing was removed, because another slice is shown.");
+    say("The unfinished drawing was removed because another slice is shown.");
   }
 
   choose(name) {
@@ -139,7 +139,7 @@ export class Tools extends EventTarget {
     this.viewer.updateMarks();
   }
 
-  /** Undoes or repeats an edit. */
+  /** Undoes or redoes an edit. */
   step(name) {
     const { info } = this.session;
     if (this.points.length) return this.cancel();
@@ -252,7 +252,7 @@ export class Tools extends EventTarget {
     const point = this.cross ?? this.viewer.toImage([this.viewer.width / 2, this.viewer.height / 2]);
     if (this.isDown) {
       this.end();
-      return void say("The stroke ended.");
+      return void say("Stroke ended.");
     }
     this.start(point);
     this.cross = point;
@@ -263,7 +263,7 @@ export class Tools extends EventTarget {
       this.isDown = false;
       say(`Corner ${this.points.length}. Press C to close the polygon.`);
     } else {
-      say("A stroke started: move with the arrow keys, and press Enter to end it.");
+      say("Stroke started: move with the arrow keys, and press Enter to end it.");
     }
   }
 

@@ -52,7 +52,7 @@ export class TrainingStep {
     this.session = session;
     this.minutes = make("input", { type: "number", id: "minutes", min: 0.1, max: 1440, step: "any", value: 1 });
     this.button = make("button", { type: "button", class: "primary", "aria-keyshortcuts": "t" }, "Train");
-    this.fresh = make("button", { type: "button", hidden: true }, "Train from the start");
+    this.fresh = make("button", { type: "button", hidden: true }, "Train from scratch");
     this.resume = make("button", { type: "button", hidden: true }, "Continue the interrupted training");
     this.note = make("p", { class: "note" });
     this.plan = make("div", { class: "plan", role: "status" });
@@ -73,16 +73,16 @@ export class TrainingStep {
     session.on("state images", () => this.refresh());
   }
 
-  /** Starts a training; after the first one, from the weights of the last run. */
+  /** Starts training; after the first run, from the weights of the last run. */
   async train(again = this.session.runs.length > 0) {
     const minutes = this.minutes.valueAsNumber;
-    if (!(minutes > 0)) return void say("Please enter the time for the training in minutes.", "error");
+    if (!(minutes > 0)) return void say("Please enter the training time in minutes.", "error");
     await this.start({ minutes, again });
   }
 
   async start(values) {
     if (await attempt(() => request("/train", values))) {
-      say("The training started. You can continue drawing in the meantime.");
+      say("Training has started. You can continue drawing in the meantime.");
       this.session.poll();
     }
   }
@@ -98,7 +98,7 @@ export class TrainingStep {
     [this.hasPlan, this.plannedFor] = [false, [this.asked, this.annotations, this.jobs]];
     if (!this.annotations) return void this.notePlan(noteOf(0));
     this.isPlanning = true;
-    this.notePlan("The plan is being made …");
+    this.notePlan("Planning …");
     const answer = await attempt(() => request(`/plan?minutes=${Number(this.asked) || 1}`));
     this.isPlanning = false;
     this.hasPlan = Boolean(answer?.lines.length);
@@ -122,7 +122,7 @@ export class TrainingStep {
     const isChanged = annotations !== this.annotations && (!this.hasPlan || !this.annotations);
     if (this.plannedFor && minutes === this.asked && !isChanged && (this.hasPlan || jobs === this.jobs)) return;
     const isBusy = this.session.state?.job?.state === "running";
-    if (isBusy && this.annotations) this.notePlan("The plan is made when the work that is running has ended.");
+    if (isBusy && this.annotations) this.notePlan("The plan will be made when the running job has finished.");
     else this.loadPlan();
   }
 
@@ -162,5 +162,5 @@ export class TrainingStep {
 function noteOf(annotated, runs) {
   if (!annotated) return "Draw on at least one image first (step 2).";
   const images = annotated === 1 ? "the one annotated image" : `all ${annotated} annotated images`;
-  return runs > 0 ? `Continues from the last run, with ${images}.` : `Trains on ${images}. What is not annotated is ignored.`;
+  return runs > 0 ? `Continues from the last run, with ${images}.` : `Trains on ${images}. Pixels that are not annotated are ignored.`;
 }

@@ -1,4 +1,4 @@
-// Volumes: plane, slice, and on wide screens all three planes beside each other.
+// Volumes: plane, slice, and on wide screens all three planes next to each other.
 
 import { byId, make } from "./dom.js";
 import { clamp, depthShape, pixelOf, planeSize, positionOf } from "./geometry.js";
