@@ -141,7 +141,7 @@ def first_pixels(labels: np.ndarray, count: int, box: Box, shape: tuple[int, ...
 
 @dataclass(frozen=True)
 class Parts:
-    """The connected parts of the whole image, in any order."""
+    """The connected components of the whole image, in any order."""
 
     starts: np.ndarray
     """(blocks + 1,) number of pieces in all blocks before each one."""

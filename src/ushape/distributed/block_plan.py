@@ -124,7 +124,7 @@ class _Images:
         )
 
     def probabilities(self, output: Path) -> Pyramid:
-        """Return the image of the class probabilities beside the mask."""
+        """Return the image of the class probabilities next to the mask."""
         space = self.predictor.plan.preprocessing.space
         return replace(
             self._pyramid(probabilities_path(output), "uint8"),
@@ -156,7 +156,7 @@ class _Images:
 
 
 def probabilities_path(output: Path) -> Path:
-    """Return the path of the probabilities beside the mask."""
+    """Return the path of the probabilities next to the mask."""
     return output.with_name(f"{output.stem}_probabilities.zarr")
 
 
@@ -165,21 +165,21 @@ def _division(
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     """Return the sizes of chunks and shards along each axis; None: there are no shards."""
     length = CHUNK[len(shape)] if chunk is None else chunk
-    check_range("chunk", length, 1, hint="It is a length in pixels, for example 128.")
+    check_range("chunk", length, 1, hint="Specify a length in pixels, for example 128.")
     chunks = tuple(min(length, size) for size in shape)
     if shard is None:
         shard = 0 if version == "0.4" else max(1, SHARD[len(shape)] // length) * length
     if shard and version == "0.4":
         raise ConfigError(
-            "OME-Zarr 0.4 has no shards.",
+            "OME-Zarr 0.4 does not support shards.",
             code="shards_unsupported",
-            hint="Omit --shard, or write --ome-version 0.5.",
+            hint="Omit --shard, or use --ome-version 0.5.",
         )
     if shard % length:
         raise ConfigError(
             f"The shard size ({shard}) is not a multiple of the chunk size ({length}).",
             code="shard_not_multiple",
-            hint=f"Choose a multiple, for example --shard {4 * length}, or 0 for none.",
+            hint=f"Choose a multiple, for example --shard {4 * length}, or 0 for no shards.",
         )
     if not shard:
         return chunks, None
@@ -196,7 +196,7 @@ def _check_decisions(predictor: Predictor, name: str, *, objects: bool) -> None:
             f"{name}: the holes of objects are filled before they are separated, which is not "
             "supported in blocks.",
             code="objects_in_blocks",
-            hint="Set predict.objects.max_hole_size_px=0; or join objects that touch with "
+            hint="Set predict.objects.max_hole_size_px=0, or join objects that touch with "
             "--set predict.objects.separation=none.",
         )
     if objects and (needed := settings_for_bands(predictor)):

@@ -39,7 +39,7 @@ def open_image(path: Path, predictor: Predictor) -> Bands:
     bands = open_boxes(path)
     if bands is None:
         raise DataError(
-            f"{path}: parts of this file cannot be read without the rest.",
+            f"{path}: regions of this file cannot be read separately.",
             code="not_readable_in_parts",
             hint="Convert it to OME-Zarr or a tiled TIFF.",
         )
@@ -56,16 +56,16 @@ def _check_image(bands: Bands, predictor: Predictor) -> None:
     check_dimensions(name, len(bands.shape) - 1, plan.image_dims)
     if bands.shape[0] != plan.preprocessing.channels:
         raise DataError(
-            f"{name}: the image has {bands.shape[0]} channels, the model reads "
+            f"{name}: the image has {bands.shape[0]} channels, but the model reads "
             f"{plan.preprocessing.channels}.",
             code="channel_count_mismatch",
             hint="Convert the image, or train a model on images like this one.",
         )
     if plan.encoding.orientation == "stored" and bands.orientation != 1:
         raise DataError(
-            f"{name}: the image is turned by its metadata, and the masks of the training are not.",
+            f"{name}: the image is rotated by its metadata, but the training masks are not.",
             code="image_too_large",
-            hint="Save the image without an orientation.",
+            hint="Save the image without an orientation tag.",
         )
     for member in predictor.members:
         working_shape(member.plan.preprocessing, bands)

@@ -1,6 +1,6 @@
 """Separate the objects of a mask in blocks by the learned distance, as `separate` does.
 
-Each connected part of a class is divided independently of all others. A part that extends over
+Each connected component of a class is divided independently of all others. One that extends over
 several blocks is divided in a window that contains all of it, by each of these blocks with the same
 result. If the window would be too large, the part is cut at the borders of the blocks.
 """

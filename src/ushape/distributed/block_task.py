@@ -23,14 +23,14 @@ from ushape.normalization import Normalization
 from ushape.types import Box
 
 PREDICT, LEVEL, PIECES, OBJECTS = "predict", "level_", "pieces", "objects"
-"""Names of the stages: prediction, sampling of each further resolution level, connected parts
+"""Names of the stages: prediction, sampling of each additional resolution level, components
 within each block, and numbers of the objects."""
 
 FIND, CLEAN = "find_", "clean_"
 """Names of the two stages of each step of the cleaning: components in each block, and changes."""
 
 PARTS, SEPARATE = "parts", "separate"
-"""Names of the stages of the separation: connected parts in each block, and their division."""
+"""Names of the stages of the separation: components in each block, and their division."""
 
 TASK_FILE, DONE, FOUND, TABLES = "task.json", "done", "pieces", "tables"
 """Names in the folder: description, markers, pieces of the blocks, and decisions about them."""
@@ -116,7 +116,7 @@ class BlockTask:
     """Normalization of the intensities for each run, the same in all blocks."""
 
     measured: str
-    """What the intensities were measured from; '' if they are those of the training."""
+    """What the intensities were measured from; '' if they are those of training."""
 
     origin: Mapping[str, Any] = field(default_factory=dict)
     """What determines the output: digests of the runs, properties of the image, settings."""
@@ -131,7 +131,7 @@ class BlockTask:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Names of the stages, in order; each of them has blocks of its own."""
+        """Names of the stages, in order; each of them has its own blocks."""
         cleaning = [f"{name}{n}" for n in range(len(self.cleanings)) for name in (FIND, CLEAN)]
         separation = () if self.distance is None else (PARTS, SEPARATE)
         objects: tuple[str, ...] = ()
@@ -255,7 +255,7 @@ class BlockTask:
             f"{self.folder} cannot be created.",
             code="task_folder_occupied",
             hint="If there is a file or folder of this name that you do not need, remove it. Check "
-            "that you may write beside the output.",
+            "that you have write permission in the output folder.",
         )
 
     def _remove_former(self) -> None:
@@ -276,7 +276,7 @@ class BlockTask:
 
 
 def task_folder(output: Path) -> Path:
-    """Return the folder of the description of a prediction, beside its output."""
+    """Return the folder of the description of a prediction, next to its output."""
     return output.with_name(f"{output.name}.blocks")
 
 
@@ -353,8 +353,8 @@ def open_current_task(folder: Path, token: str) -> BlockTask:
         raise RunError(
             f"The prediction of {folder} was removed or replaced while its blocks were computed.",
             code="task_replaced",
-            hint="Another call with --overwrite has begun anew, or the folder was removed. Run the "
-            "command of the prediction that you want to keep.",
+            hint="Another call with --overwrite has started again, or the folder was removed. Run "
+            "the command of the prediction that you want to keep.",
         )
     return task
 

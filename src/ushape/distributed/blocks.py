@@ -1,7 +1,7 @@
 """Predict a large image in blocks, which any number of processes share.
 
-Each block writes only chunks of its own, so that it may be repeated at any time. Once they are on
-the disk, a marker states that the block is finished.
+Each block writes only its own chunks, so it can be repeated at any time. Once they are on
+the disk, a marker records that the block is finished.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _belongs(index: int, part: Part) -> bool:
 
 
 def _remove_unfinished(task: BlockTask) -> None:
-    """Remove what killed processes left in the output and beside it; all blocks are finished."""
+    """Remove what killed processes left in the output and next to it; all blocks are finished."""
     for pyramid in task.pyramids:
         remove_partial_chunks(pyramid.path)
         remove_leftovers(pyramid.path.parent, f".{escape(pyramid.path.name)}.*")

@@ -10,7 +10,7 @@ from ushape.distributed.jobs import EXTRA
 from ushape.errors import ConfigError, check_range, require_package
 
 TIME_FACTOR, TIME_MORE = 1.25, 15
-"""Time of a job for a training of limited minutes: for queues of files and a slow start."""
+"""Additional time of a job if training has a time limit: for slow file systems and a slow start."""
 
 RESERVED = {
     "array": "--max-jobs",
@@ -77,7 +77,7 @@ LOWEST = {"job_minutes": 1, "memory_gb": 0.1, "gpus": 0, "max_jobs": 1}
 
 @dataclass(frozen=True, kw_only=True)
 class JobConfig:
-    """Where trainings run as jobs, and what they request."""
+    """Where training runs as jobs, and which resources they request."""
 
     where: Literal["slurm", "local"]
     """Cluster, or this machine."""
@@ -102,7 +102,7 @@ class JobConfig:
         """Return the options of a command as a config; None without `--submit`.
 
         Args:
-            minutes: Time limit of the trainings, if they have one.
+            minutes: Time limit of training, if there is one.
             device: Device on which they train.
 
         Raises:
@@ -122,21 +122,21 @@ class JobConfig:
         require_package("submitit", EXTRA, f"--submit {submit}")
         for key, low in LOWEST.items():
             if key in given:
-                hint = "Correct the option, or leave it out."
+                hint = "Correct the option, or omit it."
                 check_range(_flag(key), given[key], low, hint=hint)
         if submit == "local":
             return cls(where="local", at_once=at_once)
         if ":" in device or "," in device:
             raise ConfigError(
-                f"Each job of SLURM trains on one device, but --device is {device}.",
+                f"Each SLURM job trains on one device, but --device is {device}.",
                 code="conflicting_options",
                 hint="Use --device cuda --gpus 1; --max-jobs limits how many run at once.",
             )
         job_minutes, gpus = options.get("job_minutes"), options.get("gpus")
         if job_minutes is None and minutes is None:
             raise ConfigError(
-                "The time of a job is unknown, because the trainings have epochs instead of a "
-                "time limit.",
+                "The time of a job is unknown, because training is limited by epochs instead of "
+                "time.",
                 code="missing_job_minutes",
                 hint="Add --job-minutes. A job that reaches it is requeued and continues.",
             )
@@ -158,15 +158,15 @@ def _refuse_options_elsewhere(submit: str | None, given: Mapping[str, Any]) -> N
         raise ConfigError(
             f"Jobs cannot be submitted to {submit!r}.",
             code="unknown_scheduler",
-            hint="Use --submit slurm, or --submit local for processes of this machine.",
+            hint="Use --submit slurm, or --submit local for processes on this machine.",
         )
     refused = {None: (*ONLY_SLURM, "max_jobs"), "local": ONLY_SLURM, "slurm": ()}[submit]
     for key in refused:
         if key in given:
             raise ConfigError(
-                f"{_flag(key)} needs --submit slurm.",
+                f"{_flag(key)} requires --submit slurm.",
                 code="conflicting_options",
-                hint=f"Add --submit slurm, or leave {_flag(key)} out.",
+                hint=f"Add --submit slurm, or omit {_flag(key)}.",
             )
 
 
@@ -179,24 +179,24 @@ def _parse_parameter(text: str) -> tuple[str, str | bool]:
     """Read a parameter of sbatch: key=value, or a key without a value.
 
     Raises:
-        ConfigError: if another option decides the parameter, or if it asks for several tasks.
+        ConfigError: if another option sets the parameter, or if it asks for several tasks.
     """
     key, equals, value = text.partition("=")
     key = key.strip().lstrip("-").replace("_", "-")
     if not key or key in RESERVED:
         option = RESERVED.get(key, "")
         raise ConfigError(
-            f"--slurm {text} cannot be used, because another option decides this parameter."
+            f"--slurm {text} cannot be used, because another option sets this parameter."
             if key
-            else f"--slurm {text} does not name a parameter of sbatch.",
+            else f"--slurm {text} is not a parameter of sbatch.",
             code="reserved_parameter",
-            hint=f"Use {option}." if option else "Leave it out, or use --slurm KEY=VALUE.",
+            hint=f"Use {option}." if option else "Omit it, or use --slurm KEY=VALUE.",
         )
     if key in ONE_TASK and value.strip() != "1":
         raise ConfigError(
             f"--slurm {text} cannot be used: each task would train the same run, so a job has one "
             "task on one node.",
             code="reserved_parameter",
-            hint="Leave it out. For more cores, use --slurm cpus-per-task=N; for GPUs, --gpus N.",
+            hint="Omit it. For more cores, use --slurm cpus-per-task=N; for GPUs, --gpus N.",
         )
     return key, value if equals else True

@@ -1,6 +1,6 @@
-"""Trainings that run in processes of their own, on this machine or as jobs of a cluster.
+"""Training runs in separate processes, on this machine or as jobs of a cluster.
 
-A job imports this module only: it must not load PyTorch, which the training loads itself.
+A job imports this module only: it must not load PyTorch, which training loads itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXTRA = "cluster"
 """Extra of ushape that installs submitit."""
 
 END_S = 45
-"""Seconds in which a training must end after SIGTERM; SLURM waits for 90 s before it kills."""
+"""Seconds within which training must end after SIGTERM; SLURM waits for 90 s before it kills."""
 
 POLL_S = 0.1
 
@@ -35,34 +35,34 @@ _children: list[subprocess.Popen[bytes]] = []
 
 @dataclass(frozen=True)
 class Job:
-    """A training in a process of its own. A job of a cluster calls it; it can be pickled."""
+    """Training in a separate process. A job of a cluster calls it; it can be pickled."""
 
     name: str
     arguments: Sequence[str]
-    """Arguments of the command `ushape` that starts the training."""
+    """Arguments of the command `ushape` that starts training."""
 
     log: Path
     """File that receives the output of a process of this machine."""
 
     resume: Sequence[str] = ()
-    """Arguments of the command `ushape` that continues the training."""
+    """Arguments of the command `ushape` that continues training."""
 
     plan: Path | None = None
-    """File that exists once the training can be continued."""
+    """File that exists once training can be continued."""
 
     unplanned: Sequence[Path] = ()
-    """Files that a training leaves if it is killed before its plan is made."""
+    """Files that remain if training is killed before its plan is made."""
 
     environment: Mapping[str, str | None] = field(default_factory=dict)
     """Environment variables that are set, or removed if the value is None."""
 
     @property
     def key(self) -> str:
-        """Name of the training in the file of jobs."""
+        """Name of the run in the file of jobs."""
         return self.log.stem
 
     def command(self) -> list[str]:
-        """Return the command that starts or continues the training."""
+        """Return the command that starts or continues training."""
         if self.plan is not None and self.plan.exists():
             arguments = self.resume
         else:
@@ -77,7 +77,7 @@ class Job:
         return {key: value for key, value in merged.items() if value is not None}
 
     def __call__(self) -> None:
-        """Train in a job, and end the process with the exit code of the training if it fails."""
+        """Train in a job, and end the process with the exit code of training if it fails."""
         command = self.command()
         print("Running:", *command, flush=True)
         process = subprocess.Popen(
@@ -85,7 +85,7 @@ class Job:
             stdin=subprocess.DEVNULL,
             env=self.variables(),
             start_new_session=True,
-            # SLURM signals every process of a job; this one ends the training.
+            # SLURM signals every process of a job; this one ends training.
             preexec_fn=_ignore_requeue_signal,
         )
         _children.append(process)
@@ -102,7 +102,7 @@ class Job:
             sys.exit(code if code > 0 else 128 - code)
 
     def checkpoint(self) -> Any:
-        """End the training before the job is requeued; its last checkpoint is on the disk."""
+        """End training before the job is requeued; the last checkpoint is on the disk."""
         submitit = require_package("submitit.helpers", EXTRA, "A job")
         for process in _children:
             end(process)
@@ -110,7 +110,7 @@ class Job:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a training; SIGTERM ends it at once, without an evaluation.
+    """End a training process; SIGTERM ends it immediately, without an evaluation.
 
     Signal handlers call this while the same thread waits for the process, and holds the lock of
     Popen, so that none of the methods of Popen that wait can be used.

@@ -134,7 +134,7 @@ def _describe(handle: Any, slot: Slot) -> Submitted:
 
 
 def _end(jobs: Sequence[Submitted]) -> None:
-    """End jobs, and wait until their trainings have ended."""
+    """End jobs, and wait until their training has ended."""
     for job in jobs:
         with contextlib.suppress(psutil.Error):
             if is_alive(job):

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from ushape.errors import ConfigError
 
 PARTS_VARIABLE = "USHAPE_PARTS"
-"""Environment variable with the number of parts, which Kubernetes does not state."""
+"""Environment variable with the number of parts, which Kubernetes does not provide."""
 
 SLURM = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN")
 SLURM_STEP, SLURM_LAST = "SLURM_ARRAY_TASK_STEP", "SLURM_ARRAY_TASK_MAX"
 AWS_INDEX, AWS_SIZE = "AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"
 KUBERNETES_INDEX = "JOB_COMPLETION_INDEX"
 
-ALL = "To use everything instead, add --part 1/1."
+ALL = "To process everything instead, add --part 1/1."
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Part:
     """Number of parts."""
 
     origin: str = field(default="", compare=False)
-    """The environment variables that state the part, in words; '' if the user states it."""
+    """The environment variables that define the part, in words; '' if the user specified it."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
@@ -67,7 +67,7 @@ WHOLE = Part(1, 1)
 
 
 def parse_part(text: str) -> Part:
-    """Return the part that a text such as "3/8" states.
+    """Return the part that a text such as "3/8" specifies.
 
     Raises:
         ConfigError: if the text is not two numbers, or the part does not exist.
@@ -77,7 +77,7 @@ def parse_part(text: str) -> Part:
         raise ConfigError(
             f"The part is {text!r}, but must be two numbers such as 3/8.",
             code="invalid_part",
-            hint="The first number counts the parts from 1, the second one is their number.",
+            hint="The first number is the part, from 1, and the second one the number of parts.",
         )
     return Part(int(found[1]), int(found[2]))
 
@@ -86,10 +86,10 @@ def part_of_task(environment: Mapping[str, str]) -> Part:
     """Return the part of the task of an array job that this process is, or the whole outside one.
 
     The variables of SLURM, of indexed jobs of Kubernetes and of AWS Batch are read. Kubernetes
-    states no number of tasks: USHAPE_PARTS states it.
+    does not provide the number of tasks: USHAPE_PARTS specifies it.
 
     Raises:
-        ConfigError: if the variables do not state the number of tasks, or the position of this
+        ConfigError: if the variables do not contain the number of tasks, or the position of this
             task among them.
     """
     if environment.get(SLURM[0]):
@@ -120,10 +120,10 @@ def _slurm_part(environment: Mapping[str, str]) -> Part:
     last = values.get(SLURM_LAST, first + (count - 1) * step)
     if rest or not 0 <= position < count or last != first + (count - 1) * step:
         raise ConfigError(
-            f"The tasks of this array have no regular numbers ({_describe(environment, present)}), "
-            "so this one does not state its part.",
+            f"The task numbers of this array are irregular ({_describe(environment, present)}), so "
+            "the part of this task is unknown.",
             code="irregular_array",
-            hint="Submit a range such as --array=1-8, or state the part: "
+            hint="Submit a range such as --array=1-8, or specify the part: "
             f"--part $SLURM_ARRAY_TASK_ID/8. {ALL}",
         )
     return Part(position + 1, count, _describe(environment, present))
@@ -145,7 +145,7 @@ def _number(environment: Mapping[str, str], name: str, shown: tuple[str, ...]) -
         raise ConfigError(
             f"{name} is not a number ({_describe(environment, shown)}).",
             code="invalid_array_variables",
-            hint=f"Correct the variable, or state the part as in --part 3/8. {ALL}",
+            hint=f"Correct the variable, or specify the part as in --part 3/8. {ALL}",
         ) from None
 
 
@@ -155,7 +155,7 @@ def _describe(environment: Mapping[str, str], names: tuple[str, ...]) -> str:
 
 def _unknown_count(found: str, missing: str) -> ConfigError:
     return ConfigError(
-        f"This is a task of an array job ({found}), but {missing} does not state the rest.",
+        f"This is a task of an array job ({found}), but {missing} is not set.",
         code="array_size_unknown",
-        hint=f"Set the environment variable {missing}, or state the part as in --part 3/8. {ALL}",
+        hint=f"Set the environment variable {missing}, or specify the part as in --part 3/8. {ALL}",
     )

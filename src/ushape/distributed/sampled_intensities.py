@@ -53,5 +53,5 @@ def measure_once(bands: Bands, preprocessing: Preprocessing) -> tuple[Normalizat
         starts = [int(p * (n - own + 1)) for p, n, own in zip(place, working, size, strict=True)]
         box = tuple((first, first + own) for first, own in zip(starts, size, strict=True))
         found.append(thin_out(rows.read_box(box), SAMPLED_PX // 4))
-    text = f"{SAMPLES} evenly spread parts of {size_text(size)} pixels{which}"
+    text = f"{SAMPLES} evenly distributed blocks of {size_text(size)} pixels{which}"
     return preprocessing.measure(np.concatenate(found, axis=1)), text

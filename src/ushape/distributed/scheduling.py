@@ -1,6 +1,6 @@
 """Run the blocks of a large array on the workers of Dask.
 
-Blocks are independent, and computing one twice is harmless. So each block is a task of its own, of
+Blocks are independent, and computing one twice is harmless. So each block is a separate task, of
 which only a few for each worker are known to the scheduler at a time; a graph of a million tasks
 would need gigabytes there. Dask repeats the tasks of workers that ended.
 """
@@ -72,17 +72,17 @@ def dask_executor(
     """
     if (scheduler is None) == (workers is None):
         raise ConfigError(
-            "Either the address of a Dask scheduler or a number of workers must be given.",
+            "Specify either the address of a Dask scheduler or a number of workers.",
             code="scheduler_or_workers",
-            hint="Name a number of workers for processes on this computer, or the address of a "
+            hint="Use a number of workers for processes on this computer, or the address of a "
             "running cluster, such as tcp://HOST:8786.",
         )
-    distributed = require_package("distributed", "cluster", "Prediction by several workers")
+    distributed = require_package("distributed", "cluster", "Prediction with several workers")
     with ExitStack() as stack:
         stack.enter_context(_quiet_logs())
         threads = None
         if workers is not None:
-            check_range("workers", workers, 1, hint="It is the number of processes.")
+            check_range("workers", workers, 1, hint="This is the number of processes.")
             threads = max(1, usable_cores() // workers)
             scheduler = stack.enter_context(_local_cluster(distributed, workers))
             say(
@@ -115,7 +115,7 @@ def _connected(distributed: Any, address: str) -> Iterator[Any]:
             f"The Dask scheduler {address} does not answer.",
             code="scheduler_unreachable",
             hint="Start it with `dask scheduler`, and workers with `dask worker ADDRESS`. If it "
-            "runs, check the address, the port, and that no firewall is between the computers.",
+            "runs, check the address, the port and the firewall between the computers.",
         ) from None
     try:
         yield client
@@ -157,8 +157,8 @@ def _local_cluster(distributed: Any, workers: int) -> Iterator[str]:
                 raise RunError(
                     f"The workers could not be started: {str(error).rstrip('.')}.",
                     code="workers_not_started",
-                    hint="Start fewer workers, or compute in this process alone. In a script, the "
-                    'call must stand below `if __name__ == "__main__":`, because each worker '
+                    hint="Start fewer workers, or use only this process. In a script, the "
+                    'call must be inside `if __name__ == "__main__":`, because each worker '
                     "imports the script.",
                 ) from None
             finally:
@@ -274,7 +274,7 @@ class DaskExecutor:
         most = tasks.cancel()
         if most and self._worker_count and self.threads is None:
             self.say(
-                f"The workers finish what they have begun: at most {pluralize(most, 'block')}."
+                f"The workers finish the blocks in progress: at most {pluralize(most, 'block')}."
             )
 
     def _count_workers(self) -> int:
@@ -390,19 +390,19 @@ class _Tasks:
 
         if isinstance(error, KilledWorker):
             raise RunError(
-                f"Block {index}: {error.allowed_failures + 1} workers ended while they computed "
+                f"Block {index}: {error.allowed_failures + 1} workers ended while computing "
                 f"it, the last of them {error.last_worker.address}.",
                 code="workers_ended",
-                hint="A worker that needs more memory than it has is ended. Use fewer workers on "
+                hint="A worker that exceeds its memory limit is terminated. Use fewer workers on "
                 "each computer, or give each of them more memory (`dask worker --memory-limit`), "
-                "and run the same command again; finished blocks are kept. Only another output, or "
-                "--overwrite, can have smaller blocks.",
+                "and run the same command again; finished blocks are kept. Smaller blocks "
+                "require another output or --overwrite.",
             )
         raise RunError(
             f"Block {index} could not be sent to a worker: {type(error).__name__}: {error}.",
             code="block_not_sent",
-            hint="Install the same versions of ushape and its packages for the scheduler, for all "
-            "workers and here.",
+            hint="Install the same versions of ushape and its packages for the scheduler, on all "
+            "workers and on this computer.",
         )
 
     def cancel(self) -> int:

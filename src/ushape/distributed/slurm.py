@@ -126,8 +126,8 @@ class SlurmJobs:
             console.say(f"{job.name}: submitted as job {one.job_id}")
         console.say(
             f"Logs and scripts of the jobs: {self.folder.path}\n"
-            "The jobs run without this command. Repeat it to see their state and to gather the "
-            f"results. To cancel them: scancel {submitted[0].job_id.partition('_')[0]}"
+            "The jobs keep running without this command. Repeat it to see their state and to "
+            f"collect the results. To cancel them: scancel {submitted[0].job_id.partition('_')[0]}"
         )
 
 
@@ -153,7 +153,7 @@ def list_active() -> dict[str, Active]:
         raise RunError(
             f"squeue did not list the jobs: {ended.stderr.strip()}",
             code="cluster_unavailable",
-            hint="Repeat the command later; jobs that were submitted are not affected.",
+            hint="Repeat the command later; submitted jobs are not affected.",
         )
     lines = (line.split(" ", 2) for line in ended.stdout.splitlines() if line.strip())
     return {number: Active(state, name.strip()) for number, state, name in lines}
@@ -173,7 +173,7 @@ def _require_slurm() -> None:
     missing = [name for name in ("sbatch", "squeue", "srun") if shutil.which(name) is None]
     if missing:
         raise RunError(
-            f"This machine has no command {missing[0]}, which --submit slurm needs.",
+            f"--submit slurm requires the command {missing[0]}, which was not found.",
             code="no_slurm",
             hint="Run the command on a login node of the cluster, or use --submit local.",
         )

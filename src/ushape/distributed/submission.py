@@ -54,14 +54,14 @@ class JobFolder:
     path: Path
 
     def load(self) -> dict[str, Submitted]:
-        """Return the job that was submitted last for each training.
+        """Return the job that was submitted last for each run.
 
         Raises:
             RunError: if the list is damaged.
         """
         if not self._list.exists():
             return {}
-        hint = f"Remove {self._list}, after you have made sure that no job is running."
+        hint = f"Remove {self._list}, after making sure that no job is running."
         stored = read_json(self._list, RunError, code="damaged_run", hint=hint)
         try:
             return {key: Submitted(**values) for key, values in stored.items()}
@@ -103,8 +103,8 @@ class JobFolder:
         raise RunError(
             "\n".join(texts),
             code="fold_failed",
-            hint=f"Correct the cause and repeat the command, which submits the "
-            f"{pluralize(len(failed), 'failed job')} again; finished ones are kept.",
+            hint=f"Fix the cause and repeat the command, which resubmits the "
+            f"{pluralize(len(failed), 'failed job')}; finished ones are kept.",
         )
 
 

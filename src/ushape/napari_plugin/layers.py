@@ -36,7 +36,7 @@ class Origin:
 
     @classmethod
     def of(cls, properties: Mapping[str, Any]) -> Origin:
-        """Return what the properties of a layer state."""
+        """Return the origin that the properties of a layer contain."""
         stored = (properties.get("metadata") or {}).get(KEY, {})
         return cls(**{name: Path(value) for name, value in stored.items()})
 

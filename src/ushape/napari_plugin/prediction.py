@@ -27,7 +27,7 @@ def predict_layer(
 
     A layer that shows the pixels of a whole file, maybe all multiplied by one number, is predicted
     from the file, as `ushape predict` does: with all of its channels, its spacing and its group. Of
-    other layers, the pixels are predicted; a layer with a further axis in front is predicted page
+    other layers, the pixels are predicted; a layer with another axis in front is predicted page
     by page.
 
     Args:
@@ -103,7 +103,7 @@ def _predict_file(model: Model, origin: Origin, shape: tuple[int, ...]) -> list[
 
 
 def _spacing_of(properties: Mapping[str, Any], dims: int) -> tuple[float, ...] | None:
-    """Return the scale of a layer along the axes of an image in mm; None if it states none."""
+    """Return the scale of a layer along the axes of an image in mm; None if it has none."""
     scale = tuple(map(float, properties.get("scale", ())))[-dims:]
     return scale if len(scale) == dims and set(scale) != {1.0} else None
 

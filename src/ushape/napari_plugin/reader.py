@@ -41,7 +41,7 @@ def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None
 
 
 def read_image(path: str | Path) -> list[LayerData]:
-    """Return the layer of an image, at the spacing that its file states.
+    """Return the layer of an image, at the spacing in its file.
 
     A picture of 3 or 4 channels is a layer of colors; each channel of other images becomes a layer.
     The fourth axis of a NIfTI file is the first axis of the layer, with a slider.
@@ -84,7 +84,7 @@ def read_predictions(path: str | Path) -> list[LayerData]:
             code="no_masks" if not found else "too_many_images",
             hint="Predict the images first."
             if not found
-            else f"At most {SHOWN} are opened together: predict some of the images into another "
+            else f"At most {SHOWN} can be opened together: predict some of the images into another "
             "folder, or open single images and predict them here.",
         )
     layers: list[LayerData] = []

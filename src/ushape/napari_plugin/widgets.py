@@ -37,7 +37,11 @@ def make_prediction_widget() -> Any:
         predict,
         call_button="Predict",
         image={"tooltip": "Layer to predict."},
-        run={"mode": "d", "label": "run folder", "tooltip": "Folder that `ushape train` wrote."},
+        run={
+            "mode": "d",
+            "label": "run folder",
+            "tooltip": "Run folder written by `ushape train`.",
+        },
         probabilities={"tooltip": "Add a hidden layer with the probability of each class."},
     )
 
@@ -53,7 +57,7 @@ def make_annotation_widget() -> Any:
             raise DataError(
                 "No folder was chosen.",
                 code="no_masks",
-                hint="Choose the folder of the masks, beside the folder of the images.",
+                hint="Choose the mask folder next to the image folder.",
             )
         origin = origin_of(painted, image, run)
         target = save_annotation(painted.data, origin, Path(masks), overwrite=replace_existing)
@@ -71,14 +75,14 @@ def make_annotation_widget() -> Any:
         annotate,
         call_button="Save as annotation",
         painted={"label": "labels", "tooltip": "Label layer to save."},
-        image={"tooltip": "Layer of the image, opened from a file, whose name the mask gets."},
-        masks={"mode": "d", "label": "folder of masks", "nullable": True, "value": None},
+        image={"tooltip": "Image layer opened from a file; the mask gets the name of this file."},
+        masks={"mode": "d", "label": "mask folder", "nullable": True, "value": None},
         run={
             "mode": "d",
             "label": "run folder",
             "nullable": True,
             "value": None,
-            "tooltip": "Run whose classes were painted; none for labels that ushape predicted.",
+            "tooltip": "Run whose classes were painted; none for labels predicted by ushape.",
         },
         replace_existing={"value": False, "label": "replace an existing mask"},
     )

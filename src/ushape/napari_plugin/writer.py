@@ -29,7 +29,7 @@ def write_labels(path: str, data: Any, properties: Mapping[str, Any]) -> list[st
     Args:
         path: Output file; its suffix selects the format.
         data: (*S), integer.
-        properties: Properties of the layer, which state where it comes from.
+        properties: Properties of the layer, which contain its origin.
 
     Returns:
         The path.
@@ -62,10 +62,10 @@ def save_annotation(data: Any, origin: Origin, folder: Path, *, overwrite: bool 
     labels = np.asarray(data)
     if origin.image is None:
         raise DataError(
-            "The labels layer has no image file, so there is no name for the mask.",
+            "The labels layer has no image file from which to derive the name of the mask.",
             code="image_unknown",
             hint="Choose an image layer that was opened from a file. A photograph must be shown "
-            "in the orientation that its file states (EXIF).",
+            "in the orientation specified in its file (EXIF).",
         )
     encoding = encoding_of(origin, labels)
     target = folder / f"{io.stem_of(origin.image)}{_suffix_for(encoding, labels, origin)}"
@@ -73,7 +73,7 @@ def save_annotation(data: Any, origin: Origin, folder: Path, *, overwrite: bool 
         raise RunError(
             f"{target} already exists.",
             code="output_exists",
-            hint="Choose another folder, or that an existing mask is replaced (overwrite=True).",
+            hint="Choose another folder, or allow replacing existing masks (overwrite=True).",
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_mask(target, labels, origin, encoding)
@@ -112,9 +112,9 @@ def write_mask(path: Path, labels: np.ndarray, origin: Origin, encoding: MaskEnc
         and io.suffix_of(path) == ".png"
     ):
         raise DataError(
-            f"{path} cannot store the number {codes.max()}: PNG has at most 16 bits.",
+            f"{path} cannot store the number {codes.max()}: PNG supports at most 16 bits.",
             code="unwritable_format",
-            hint="Choose a name that ends with .tif.",
+            hint="Choose a name that ends in .tif.",
         )
     place = None
     if image is not None and image.exists():
@@ -137,7 +137,7 @@ def _refuse_other_size(labels: np.ndarray, image: Path) -> None:
         raise DataError(
             f"The labels have {size_text(labels.shape)} pixels, but {image} has {size_text(size)}.",
             code="mask_size_mismatch",
-            hint="Choose the image that the labels belong to, and labels of the whole image.",
+            hint="Choose the image to which the labels belong, and labels of the whole image.",
         )
 
 
@@ -148,13 +148,13 @@ def _codes_of(labels: np.ndarray, origin: Origin) -> np.ndarray:
             raise DataError(
                 f"The label {labels.min()} is negative, which masks cannot store.",
                 code="unknown_mask_value",
-                hint="Paint with numbers from 0 on.",
+                hint="Paint with nonnegative numbers.",
             )
         return labels
     space = load_plan(origin.run).preprocessing.space
     if space.states_objects:
         raise DataError(
-            f"The masks of {origin.run} number the objects, but the labels are classes.",
+            f"The masks of {origin.run} contain numbered objects, but the labels are classes.",
             code="numbered_masks",
             hint="Save a layer in which each object has its own number, without choosing the run.",
         )

@@ -108,7 +108,7 @@ def test_hint_after_killed_workers_keeps_the_finished_blocks():
         list(tasks.take_finished(0.1))
     assert caught.value.code == "workers_ended"
     assert caught.value.message == (
-        "Block 3: 4 workers ended while they computed it, the last of them tcp://10.0.0.5:1."
+        "Block 3: 4 workers ended while computing it, the last of them tcp://10.0.0.5:1."
     )
     # The size of the blocks belongs to the task: with another one, the same output is refused.
     same, _, other = caught.value.hint.partition("finished blocks are kept")
@@ -129,7 +129,7 @@ def test_after_an_interrupt_the_blocks_that_still_run_are_stated(client, is_clus
     assert len(said) == is_cluster
     if is_cluster:
         assert re.fullmatch(
-            r"The workers finish what they have begun: at most [1-4] blocks?\.", said[0]
+            r"The workers finish the blocks in progress: at most [1-4] blocks?\.", said[0]
         )
     assert list(DaskExecutor(client, say=said.append)(block_functions.square, [])) == []
     assert len(said) == is_cluster
