@@ -395,8 +395,8 @@ class _Tasks:
                 code="workers_ended",
                 hint="A worker that exceeds its memory limit is terminated. Use fewer workers on "
                 "each computer, or give each of them more memory (`dask worker --memory-limit`), "
-                "and run the same command again; finished blocks are kept. Smaller blocks "
-                "require another output or --overwrite.",
+                "and run the same command again; finished blocks are kept. Use another "
+                "output or --overwrite for smaller blocks.",
             )
         raise RunError(
             f"Block {index} could not be sent to a worker: {type(error).__name__}: {error}.",

@@ -68,8 +68,8 @@ class Publication:
         found = []
         if self.license is None:
             found.append(
-                f"License: {DEFAULT_LICENSE} (default), which allows others to use and change the "
-                "model if they credit its authors. To choose another one, specify its SPDX "
+                f"License: {DEFAULT_LICENSE}, the default, which allows others to use and change "
+                "the model if they credit its authors. To choose another one, specify its SPDX "
                 "identifier, for example --license MIT."
             )
         if not self.authors:

@@ -177,9 +177,9 @@ def check_tile_size(network: object, tiles: Tensor) -> None:
         if legal != size:
             raise PlanError(
                 f"The network cannot process tiles of {' × '.join(map(str, tiles.shape[2:]))} "
-                f"pixels: {size} is not a valid size.",
+                f"pixels: {size} is not a legal size.",
                 code="illegal_size",
-                hint=f"The next valid size is {legal}.",
+                hint=f"The next legal size is {legal}.",
             )
 
 

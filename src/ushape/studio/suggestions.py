@@ -188,9 +188,9 @@ def _reason(one: ImageSummary, *, is_first: bool, is_unsure: bool, is_unlike: bo
     known = f"uncertainty {one.uncertainty:.2f}"
     known += "" if dice is None else f", expected Dice {dice:.2f}"
     if is_unsure and is_unlike:
-        return f"The model is uncertain ({known}), and the image differs from the annotated ones."
+        return f"The model is unsure about this image ({known}), which differs from the annotated ones."
     if is_unsure:
-        return f"The model is uncertain ({known})."
+        return f"The model is unsure about this image ({known})."
     if is_unlike:
         return "Differs from the images annotated so far."
     return "Typical of the images that are not annotated yet."

@@ -219,7 +219,7 @@ def test_validate_accepts_what_fill_package_writes(package, graph):
 def test_fill_package_says_that_authors_and_license_are_missing(package):
     notes, *_ = package(publication=Publication())
     assert notes[0].startswith("License: CC-BY-4.0, the default")
-    assert notes[1].startswith("Authors: none")
+    assert notes[1].startswith("Authors: not specified")
 
 
 def test_validate_refuses_an_unknown_license(package):
@@ -253,7 +253,10 @@ def test_documentation_says_how_intensities_are_normalized(package, normalizatio
     ("origin", "words"),
     [
         ("test", None),
-        ("validation", "part of an image by which the settings of the model were chosen"),
+        (
+            "validation",
+            "part of a validation image, with which the settings of the model were chosen",
+        ),
         ("training", "part of an image with which the model was trained"),
     ],
 )

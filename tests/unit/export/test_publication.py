@@ -65,7 +65,7 @@ def test_published_report_names_no_case_group_path_or_command(evaluated):
         assert word not in card
     assert "also used in training or validation: 1." in card
     assert "tensors from first.safetensors" in card
-    assert "The lowest Dice of an image" in card
+    assert "The lowest Dice of any image" in card
     assert {score.case for score in report.scores} == {"image 1", "image 2", "image 3"}
 
 
