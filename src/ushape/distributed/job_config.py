@@ -65,7 +65,7 @@ class JobOptions(TypedDict, total=False):
     """Number of jobs that run at the same time (default: all of them)."""
 
     slurm: Iterable[str]
-    """Further parameter of sbatch as key=value, e.g. cpus-per-task=8 (repeatable)."""
+    """Additional parameter of sbatch as key=value, e.g. cpus-per-task=8 (repeatable)."""
 
 
 ONLY_SLURM = ("partition", "account", "job_minutes", "memory_gb", "gpus", "slurm")
@@ -93,7 +93,7 @@ class JobConfig:
     """Largest number of jobs that run at the same time; None: no limit."""
 
     slurm: Mapping[str, str | bool] = field(default_factory=dict)
-    """Further parameters of sbatch; True for those without a value."""
+    """Additional parameters of sbatch; True for those without a value."""
 
     @classmethod
     def resolve(

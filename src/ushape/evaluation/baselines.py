@@ -54,7 +54,7 @@ MAX_PIXELS = 200_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class IntensityRule:
-    """Pixels of a class by their intensity alone."""
+    """Rule that assigns pixels to a class by their intensity alone."""
 
     channel: int | None
     """Channel, from 0; None: the mean of all channels."""
@@ -93,7 +93,7 @@ class ClassBaselines:
 
 @dataclass(frozen=True, kw_only=True)
 class Baselines:
-    """Everything that the baselines need to know about the training cases."""
+    """Baselines as determined from the training cases."""
 
     cases: int = 0
     """Number of training cases that were read; 0 if there are none, which leaves only constants."""
@@ -124,7 +124,7 @@ class Baselines:
 
 
 class BaselineSampler:
-    """Samples training cases at the points of a grid, to choose the baselines on them.
+    """Samples training cases at the points of a grid to determine the baselines.
 
     At most 100 cases are sampled, evenly spread.
     """

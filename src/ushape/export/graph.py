@@ -55,17 +55,17 @@ class ExportOptions:
     """Options of an export."""
 
     output: Output = "probabilities"
-    """Result: probabilities, or the mask values that `ushape predict` writes."""
+    """Output: probabilities, or the mask values that `ushape predict` writes."""
 
     fixed_intensity: bool = False
     """Whether images are normalized with constants of the training images instead of their own
-    statistics, so that the parts of an image are normalized alike."""
+    statistics, so that all parts of an image are normalized in the same way."""
 
     authors: tuple[str, ...] = ()
-    """Names of the authors, for a package that is published."""
+    """Names of the authors, for a published package."""
 
     license: str | None = None
-    """SPDX identifier of the license, for a package that is published."""
+    """SPDX identifier of the license, for a published package."""
 
     def refuse_those_of_graphs(self, reason: str) -> None:
         """Raise ConfigError if an option is set that only changes a graph of raw pixels.

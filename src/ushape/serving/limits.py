@@ -25,7 +25,7 @@ as a whole."""
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a server accepts.
+    """Limits on the requests that a server accepts.
 
     Raises:
         ConfigError: if a limit is not positive.
@@ -35,14 +35,14 @@ class Limits:
     """Largest request, in millions of bytes."""
 
     megapixels: float = 400.0
-    """Largest image in TIFF, NumPy, Zarr or .nii, in millions of pixels or voxels; of other
-    formats, which are unpacked as a whole, an eighth of it."""
+    """Largest TIFF, NumPy, Zarr or .nii image, in millions of pixels or voxels. The limit is an
+    eighth of this for other formats, which are decompressed as a whole."""
 
     wait_s: float = 60.0
-    """Longest time that a request waits for its prediction."""
+    """Maximum time that a request waits for its prediction."""
 
     queue: int = 64
-    """Largest number of images that are received, wait or are processed."""
+    """Maximum number of images that are being received, waiting or being processed."""
 
     def __post_init__(self) -> None:
         for name, value, low in (

@@ -188,7 +188,7 @@ def _reason(one: ImageSummary, *, is_first: bool, is_unsure: bool, is_unlike: bo
     known = f"uncertainty {one.uncertainty:.2f}"
     known += "" if dice is None else f", expected Dice {dice:.2f}"
     if is_unsure and is_unlike:
-        return f"The model is unsure about this image ({known}), which differs from the annotated ones."
+        return f"The model is unsure about this image ({known}), which differs from annotated ones."
     if is_unsure:
         return f"The model is unsure about this image ({known})."
     if is_unlike:

@@ -34,8 +34,8 @@ class OutputConfig:
     probability_type: ProbabilityType | None = None
     contours: ContourFormat | None = None
     instances: bool | None = None
-    """Whether numbers of objects are written; None: if the masks join objects that touch, and the
-    image is in memory."""
+    """Whether object numbers are written; None: if the masks join objects that touch and the image
+    is in memory."""
 
     table: bool = False
     columns: TableColumns = "basic"
@@ -50,10 +50,10 @@ class OutputConfig:
     """Order in which run lengths count pixels."""
 
     overwrite: bool = False
-    """Replace outputs that exist."""
+    """Replace existing outputs."""
 
     verify: bool = False
-    """Read the outputs of an earlier call again to see whether they have changed."""
+    """Read the outputs of an earlier call again to check whether they have changed."""
 
     part: str = ""
     """Name of the part of the images that is predicted, as in a file name; '' for all images."""
