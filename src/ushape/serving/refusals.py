@@ -82,7 +82,7 @@ def disk_full() -> Refusal:
     return Refusal(
         503,
         "disk_full",
-        "The disk of the server is full.",
+        "The server does not have enough disk space.",
         "Try again later, or ask the operator to free some space.",
         [RETRY_AFTER],
     )
@@ -93,7 +93,7 @@ def log_failure(error: Exception) -> None:
     if isinstance(error, Refusal):
         return
     if is_disk_full(error):
-        logger.error("A request failed because the disk is full.")
+        logger.error("A request failed because there is not enough disk space.")
     elif not isinstance(error, UshapeError):
         logger.error("A request failed.", exc_info=error)
 

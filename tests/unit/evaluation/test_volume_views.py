@@ -82,7 +82,7 @@ def test_flat_planes_are_stretched_and_the_note_says_so():
     views = views_of((2, 40, 40), place=(1, 20, 20))
     assert size_of(views.planes[1][1]) == (64, 256)
     assert "stretched" in views.note
-    assert "cubes" in views.note
+    assert "cubic" in views.note
 
 
 def test_projection_shows_what_one_slice_contains():

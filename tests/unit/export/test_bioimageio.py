@@ -263,7 +263,7 @@ def test_documentation_says_how_intensities_are_normalized(package, normalizatio
 def test_package_says_what_the_image_of_its_sample_was_used_for(package, origin, words):
     notes, folder, _ = package(origin=origin)
     text = (folder / "README.md").read_text()
-    assert any(f"a part of a {origin} image" in note for note in notes)
+    assert any(f"part of a {origin} image" in note for note in notes)
     assert ("The sample and the cover" in text) == (words is not None)
     assert words is None or words in text
 

@@ -107,7 +107,7 @@ def test_mirroring_is_not_chosen_without_annotations():
     empty = ValidatedCase("e", np.full((1, 20, 20), 10, np.uint8), np.zeros((20, 20), np.uint8))
     choice = choose_mirroring([empty] * 4, [empty] * 4, BINARY, versions=2)
     assert not choice.is_accepted
-    assert "too few" in choice.line
+    assert "too little validation data" in choice.line
 
 
 def test_mirroring_is_chosen_by_the_objects_if_they_are_separated():

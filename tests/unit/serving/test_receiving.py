@@ -133,7 +133,7 @@ def check_disk_full(client, answer, caplog):
     assert code_of(answer) == (503, "disk_full")
     assert answer.headers["retry-after"]
     (record,) = [one for one in caplog.records if one.name.startswith("ushape")]
-    assert "too little space" in record.message
+    assert "not enough disk space" in record.message
     assert record.exc_info is None
     assert list(client.folder.glob("[!.]*")) == []
 
