@@ -37,7 +37,7 @@ def test_mirroring_is_accepted_if_the_error_falls_in_most_groups():
     assert "0.7500 -> 0.8542 on 4 groups (3 better, 0 worse)" in choice.line
 
 
-ENOUGH = "must fall by at least 3%"
+ENOUGH = "must decrease by at least 3%"
 AGREED = "two thirds of the groups that change must improve"
 
 
@@ -100,7 +100,7 @@ def test_mirroring_is_not_chosen_if_it_finds_what_is_not_there():
     assert choose_mirroring([*plain, empty], [*mirrored, empty], BINARY, versions=2).is_accepted
     refused = choose_mirroring([*plain, empty], [*mirrored, false], BINARY, versions=2)
     assert not refused.is_accepted
-    assert "images without lesion in which it is found" in refused.line
+    assert "images without lesion in which it is predicted" in refused.line
 
 
 def test_mirroring_is_not_chosen_without_annotations():
