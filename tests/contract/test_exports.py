@@ -31,7 +31,7 @@ KINDS = {
         "space": TISSUES,
         "thresholds": {"fat": 0.4},
     },
-    "stretched": {"network": {"widths": (2, 3), "padding": "valid", "output": "stretched"}},
+    "stretched": {"network": {"widths": (2, 3), "padding": "valid", "valid_output": "stretched"}},
     "instance norm": {"network": {"norm": "instance"}, "tta": "mirrored"},
     "all symmetries": {"tta": "all_8", "network": {"norm": "group"}},
     "3D": {"network": {"dims": 3, "norm": "instance"}, "space": TISSUES},
@@ -153,7 +153,8 @@ def check_devices_of_file(name, path, graph):
         check_devices(graph, torch.export.load(path).module())
     elif name == "torchscript":
         # A trace cannot be computed on the device meta, so its constants are checked instead.
-        constants = list(torch.jit.load(path).inlined_graph.findAllNodes("prim::Constant"))
+        graph = torch.jit.load(path).inlined_graph  # Its nodes live as long as it does.
+        constants = list(graph.findAllNodes("prim::Constant"))
         kinds = [one.output().type().kind() for one in constants]
         assert "NoneType" in kinds
         assert "DeviceObjType" not in kinds

@@ -74,7 +74,7 @@ def test_groups_of_a_model_that_needs_them_are_printed(tmp_path):
     assert len(notes) == 1
     assert f"in 4 groups, one for each folder: {tmp_path / 'a'} (2 images), " in notes[0]
     assert notes[0].endswith(
-        " and 1 more. To state other groups, name a table with the columns image and group."
+        " and 1 more. To set other groups, pass a table with the columns image and group."
     )
     for name in ("p_1.png", "p_2.png", "q_1.png"):
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a" / name)

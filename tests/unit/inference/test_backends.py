@@ -108,7 +108,7 @@ def test_exported_backends_equal_the_network(name, norm, padding, dims, tmp_path
         {"upsampling": "nearest", "activation": "gelu", "downsampling": "average_pool"},
         {"upsampling": "bilinear_3x3", "activation": "silu", "padding": "valid"},
         {"block": "residual", "downsampling": "stride", "dropout": 0.5, "deep_supervision": 1},
-        {"padding": "valid", "output": "stretched"},
+        {"padding": "valid", "valid_output": "stretched"},
     ],
 )
 @pytest.mark.parametrize("name", EXPORTED)
