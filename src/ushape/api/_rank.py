@@ -81,6 +81,7 @@ def _train(request: dict[str, Any]) -> FitResult:
         index=index,
         count=plan.machine.devices,
         device_index=request["device_index"] % max(1, torch.cuda.device_count()),
+        neighbors=request["neighbors"],
         address=request["address"],
         port=request["port"],
     )

@@ -66,7 +66,7 @@ def open_cases(
         plan: Plan, run: Run, initial: Weights | None, budget_s: float | None, resume: bool = True
     ) -> FitResult:
         return fit(
-            with_fitting_loaders(plan, kept_bytes, console.say),
+            with_fitting_loaders(plan, kept_bytes, console.say, rank.neighbors if rank else 1),
             run,
             training_store,
             validation_store,

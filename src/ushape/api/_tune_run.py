@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,11 +23,11 @@ from ushape.planning.run import Run
 from ushape.transforms.tiling import Average
 from ushape.types import Case, CaseFacts
 
-MAX_MASKS = 50
-"""Largest number of training masks that cleaning must leave as they are."""
+MIN_MASKS, MAX_MASKS = 3, 50
+"""Number of training masks that cleaning must leave as they are."""
 
 MAX_MASK_PX = 1 << 26
-"""Largest number of their pixels in all."""
+"""Largest number of their pixels in all, from MIN_MASKS on: each candidate reads them once."""
 
 _Outputs = tuple[np.ndarray, np.ndarray | None]
 """Probabilities (K, *S), and distances (*S) if they are predicted, as uint8."""
@@ -66,12 +67,14 @@ class TrainingMasks:
 
     @classmethod
     def some_of(cls, training: Sequence[CaseFacts], space: LabelSpace) -> TrainingMasks:
-        """Select evenly spaced cases, at most MAX_MASKS with at most MAX_MASK_PX pixels."""
-        chosen, left_px = [], MAX_MASK_PX
-        for fact in training[:: max(1, -(-len(training) // MAX_MASKS))]:
-            left_px -= sum(fact.class_pixels)
-            if left_px >= 0:
+        """Select cases at random: at most MAX_MASKS, and after MIN_MASKS at most MAX_MASK_PX."""
+        chosen: list[Case] = []
+        left_px = MAX_MASK_PX
+        for fact in random.Random(0).sample(training, len(training)):
+            size_px = sum(fact.class_pixels)
+            if len(chosen) < MIN_MASKS or (size_px <= left_px and len(chosen) < MAX_MASKS):
                 chosen.append(fact.case)
+                left_px -= size_px
         return cls(chosen, space)
 
     def __iter__(self) -> Iterator[np.ndarray]:

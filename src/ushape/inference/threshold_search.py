@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -174,18 +175,29 @@ class _Step:
             own = replace(own, cleaning=replace(own.cleaning, **{self.key: self.value}))
         return replace(rule, classes={**rule.classes, self.name: own})
 
-    def line(self, before: RuleScore, after: RuleScore) -> str:
-        """Describe the change and its effect on the Dice."""
-        words = {
+    @property
+    def words(self) -> str:
+        """The change as a part of a sentence."""
+        return {
             "threshold": f"threshold {self.value} instead of 0.5",
             "min_size_px": f"objects below {self.value} pixels removed",
             "largest_only": "only the largest component kept",
             "max_hole_size_px": "holes filled",
-        }
+        }[self.key]
+
+    def refusal(self, before: RuleScore, after: RuleScore) -> str:
+        """Describe why the change is not made although the Dice is higher."""
+        return (
+            f"{self.name}: not chosen, because it would also change annotated masks: {self.words} "
+            f"(mean Dice {before.mean:.4f} -> {after.mean:.4f})."
+        )
+
+    def line(self, before: RuleScore, after: RuleScore) -> str:
+        """Describe the change and its effect on the Dice."""
         changes = after.changes_from(before)
         better = sum(change > 0 for change in changes)
         text = (
-            f"{self.name}: {words[self.key]}: mean Dice {before.mean:.4f} -> {after.mean:.4f} on "
+            f"{self.name}: {self.words}: mean Dice {before.mean:.4f} -> {after.mean:.4f} on "
             f"{len(after.dice)} {UNIT_NOUNS[after.unit]} ({better} better, "
             f"{len(changes) - better} worse)"
         )
@@ -276,16 +288,24 @@ class ValidationCases:
     ) -> tuple[DecisionRule, RuleScores, list[str]]:
         """Return the rule with the steps that help, its scores, and a line for each step."""
         report: list[str] = []
+        named: set[tuple[str, str]] = set()  # Class and key of the steps that were refused.
         while steps:
             trials = self.measure([step.on(rule) for step in steps])
             accepted = [
-                (after[step.name].mean - now[step.name].mean, step, after)
+                (step, after)
                 for step, after in zip(steps, trials, strict=True)
-                if _is_accepted(step.name, now, after, default) and is_allowed(step)
+                if _is_accepted(step.name, now, after, default)
             ]
-            if not accepted:
+            accepted.sort(key=lambda trial: now[trial[0].name].mean - trial[1][trial[0].name].mean)
+            refused = list(takewhile(lambda trial: not is_allowed(trial[0]), accepted))
+            for step, after in refused:
+                if (step.name, step.key) not in named:
+                    named.add((step.name, step.key))
+                    report.append(step.refusal(now[step.name], after[step.name]))
+            steps = [step for step in steps if step not in [one for one, _ in refused]]
+            if len(refused) == len(accepted):
                 break
-            _, taken, after = max(accepted, key=lambda trial: trial[0])
+            taken, after = accepted[len(refused)]
             report.append(taken.line(now[taken.name], after[taken.name]))
             rule, now = taken.on(rule), after
             steps = [s for s in steps if (s.name, s.key) != (taken.name, taken.key)]
@@ -333,7 +353,10 @@ class ValidationCases:
 
 @dataclass
 class KeptMasks:
-    """Whether cleaning leaves annotated masks as they are; each setting is tried once."""
+    """Whether cleaning leaves annotated masks as they are; each setting is tried once.
+
+    Masks with ignored pixels do not count: their strokes are smaller than the objects.
+    """
 
     known: ValidationCases
     annotated: Iterable[np.ndarray]
@@ -349,9 +372,10 @@ class KeptMasks:
             kept = [
                 dice(count_classes(clean_classes(truth, scored, cleanings), truth, scored)[place])
                 for truth in self._masks()
-                if scored[place].of(truth).any()
+                if scored[place].of(truth).any() and not (truth == IGNORE).any()
             ]
-            self._found[step] = float(np.mean([value or 0.0 for value in kept])) >= MIN_KEPT_DICE
+            mean = float(np.mean([value or 0.0 for value in kept])) if kept else 1.0
+            self._found[step] = mean >= MIN_KEPT_DICE
         return self._found[step]
 
     def _masks(self) -> Iterator[np.ndarray]:

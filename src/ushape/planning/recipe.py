@@ -104,7 +104,8 @@ class TrainConfig:
 
     head_lr_factor: float | Auto = AUTO
     """Learning rate of the last layer of a U-Net, relative to that of the other layers. auto: 5 if
-    only the last layer begins with random weights (initial_weights), otherwise 1."""
+    only the last layer begins with random weights (initial_weights, without --from), otherwise
+    1."""
 
     encoder_lr_factor: float = 0.3
     """Learning rate of a pretrained encoder, relative to that of the other layers."""

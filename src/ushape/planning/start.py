@@ -68,10 +68,8 @@ class Source:
                 hint="Copy the file again if it is damaged. Specify a run folder, such as "
                 "runs/my_images, or a file of weights (.safetensors).",
             )
-        above = (
-            path.parent,
-            path.parent.parent,
-        )  # Those of each epoch are in epochs.
+        # The weights of each epoch are in the folder epochs.
+        above = (path.parent, path.parent.parent)
         runs = (Run(folder) for folder in above if Run(folder).plan_path.is_file())
         return cls(path, next(runs, None))
 

@@ -22,13 +22,16 @@ PREFETCHED = 2
 """Number of batches that each process of PyTorch's loader has finished in advance, at most."""
 
 
-def with_fitting_loaders(plan: Plan, kept_bytes: float, say: Callable[[str], None]) -> Plan:
+def with_fitting_loaders(
+    plan: Plan, kept_bytes: float, say: Callable[[str], None], neighbors: int = 1
+) -> Plan:
     """Return the plan with no more loading processes than shared and main memory allow.
 
     The patches do not depend on the number of processes.
 
     Args:
         kept_bytes: Memory of the training cases that are kept in memory; 0 if files are read.
+        neighbors: Number of processes of the training on this machine, which share its memory.
         say: Function that receives a line if there are fewer processes than planned.
     """
     train = plan.recipe.train
@@ -38,13 +41,15 @@ def with_fitting_loaders(plan: Plan, kept_bytes: float, say: Callable[[str], Non
     batch_bytes = bytes_of_batch(plan)
     free_bytes = free_shared_bytes()
     if free_bytes is not None:
-        free_bytes //= plan.machine.devices
-        workers = min(workers, max(0, (free_bytes // batch_bytes - 1) // PREFETCHED))
+        fitting = max(0, (free_bytes // neighbors // batch_bytes - 1) // PREFETCHED)
+        workers = min(workers, fitting)
     if workers < planned:
+        shared = f", shared by {neighbors} devices" if neighbors > 1 else ""
         say(
-            f"Only {(free_bytes or 0) / 1e6:.0f} MB of shared memory are free in {SHARED_MEMORY}, "
-            f"and a batch takes {batch_bytes / 1e6:.0f} MB: {_describe(workers, planned)} In "
-            "Docker, --shm-size=8g or --ipc=host makes more available."
+            f"Only {(free_bytes or 0) / 1e6:.0f} MB of shared memory are free in {SHARED_MEMORY}"
+            f"{shared}, and a batch takes {batch_bytes / 1e6:.0f} MB: "
+            f"{_describe(workers, planned)} In Docker, --shm-size=8g or --ipc=host makes more "
+            "available."
         )
     if worker_context() is None and kept_bytes:  # Each process has a copy of the cases.
         limit = KEEP_SHARE * plan.machine.main_memory_bytes

@@ -238,6 +238,24 @@ def test_choose_rule_refuses_cleaning_that_changes_annotated_masks(boxes, expect
     pairs = [(probabilities, truth)] * 3
     chosen = choose_rule(pairs, BINARY, list("abc"), annotated=[other])
     assert chosen.rule.of("lesion").cleaning == expected
+    refused = [line for line in chosen.report if "it would also change annotated masks" in line]
+    keys = ("largest_only", "max_hole_size_px", "min_size_px")
+    is_default = {key: getattr(expected, key) == getattr(Cleaning(), key) for key in keys}
+    words = {"largest_only": "only the largest", "max_hole_size_px": "holes"}
+    for key, text in words.items():
+        assert any(text in line for line in refused) is (bool(boxes) and is_default[key])
+
+
+def test_masks_with_ignored_pixels_do_not_refuse_cleaning():
+    truth = np.zeros((16, 16), np.uint8)
+    truth[1:7, 1:7] = 1
+    probabilities = truth[None].astype(np.float32)
+    probabilities[0, 12:14, 2:4] = 1
+    strokes = np.full((16, 16), IGNORE, np.uint8)
+    strokes[2:4, 2:10] = strokes[8, 2:10] = 1
+    pairs = [(probabilities, truth)] * 3
+    chosen = choose_rule(pairs, BINARY, list("abc"), annotated=[strokes])
+    assert chosen.rule.of("lesion").cleaning == Cleaning(largest_only=True)
 
 
 def contested(nuclei_at_stake):

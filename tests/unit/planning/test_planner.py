@@ -331,6 +331,7 @@ def test_only_a_new_head_behind_pretrained_layers_learns_faster():
     assert factor(replace(LAPTOP, device="cuda")) == 1
     assert factor(settings=["train.initial_weights=random"]) == 1
     assert factor(settings=["train.head_lr_factor=2"]) == 2
+    assert factor(settings=["start_from=run"]) == 1  # Its head is trained as well.
 
 
 def test_batch_grows_with_the_square_root_as_patches_shrink():

@@ -35,9 +35,9 @@ def in_shared_memory(monkeypatch, count):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
 
 
-def loaders_of(plan, kept_bytes=0.0):
+def loaders_of(plan, kept_bytes=0.0, neighbors=1):
     said = []
-    workers = with_fitting_loaders(plan, kept_bytes, said.append).recipe.train.workers
+    workers = with_fitting_loaders(plan, kept_bytes, said.append, neighbors).recipe.train.workers
     return workers, " ".join(said)
 
 
@@ -62,8 +62,14 @@ def test_batches_of_all_processes_fit_into_the_shared_memory(plan, monkeypatch, 
 
 def test_several_processes_share_the_shared_memory(plan, monkeypatch):
     in_shared_memory(monkeypatch, 18 * bytes_of_batch(plan))
-    machine = replace(plan.machine, devices=3)  # 6 batches each.
-    assert loaders_of(replace(plan, machine=machine))[0] == 2
+    workers, said = loaders_of(plan, neighbors=3)  # 6 batches each.
+    assert workers == 2
+    free_mb = 18 * bytes_of_batch(plan) / 1e6
+    assert f"{free_mb:.0f} MB of shared memory are free" in said
+    assert "shared by 3 devices" in said
+    # Those of other machines have memory of their own.
+    machine = replace(plan.machine, devices=6)
+    assert loaders_of(replace(plan, machine=machine), neighbors=3)[0] == 2
 
 
 def test_systems_without_a_limit_of_shared_memory_start_all_processes(plan, monkeypatch, tmp_path):

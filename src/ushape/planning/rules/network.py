@@ -245,7 +245,8 @@ def choose_initial_weights(recipe: Recipe, situation: Situation) -> tuple[Recipe
         chosen = "synthetic_pretrained" if fits else "random"
     factor = recipe.train.head_lr_factor
     if factor == AUTO:
-        factor = NEW_HEAD_LR_FACTOR if chosen == "synthetic_pretrained" else 1.0
+        has_new_head = chosen == "synthetic_pretrained" and recipe.start_from is None
+        factor = NEW_HEAD_LR_FACTOR if has_new_head else 1.0
     recipe = change(recipe, "train", initial_weights=chosen, head_lr_factor=factor)
     if chosen == "random":
         text, other = "Initial weights: random.", "synthetic_pretrained" if fits else "--from RUN"
@@ -256,11 +257,15 @@ def choose_initial_weights(recipe: Recipe, situation: Situation) -> tuple[Recipe
             "Initial weights: trained on synthetic images of cells, membranes, lines and figures."
         )
         other = "random"
+    source = (
+        "A network that already finds structures needs fewer steps on new images. No real image "
+        "was used (pretraining/README.md, benchmarks/speedrun.md)."
+    )
+    if factor != 1:
+        text += f" The last layer is random, and has {factor:g} times the learning rate."
     return recipe, RuleResult(
         text=text,
         fact=f"such weights {'fit' if fits else 'do not fit'} the network",
         alternative=other if other.startswith("--") else f"train.initial_weights={other}",
-        source="A network that already finds structures needs fewer steps on new images. No real "
-        "image was used (pretraining/README.md, benchmarks/speedrun.md). The last layer depends on "
-        "the classes and is random, so it learns faster than the others.",
+        source=source,
     )
