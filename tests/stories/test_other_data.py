@@ -109,7 +109,7 @@ def test_volumes_of_different_spacings(train, ushape, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((10, 40, 36), np.int16))
     refused = ushape("predict", run, tmp_path / "x.npy", "-o", tmp_path / "other")
     assert refused.code == 2
-    assert "does not contain its spacing" in " ".join(refused.error.split())
+    assert "does not specify its spacing" in " ".join(refused.error.split())
 
 
 def test_soft_edges_need_a_threshold_and_ignored_pixels_count_nowhere(train, tmp_path):
