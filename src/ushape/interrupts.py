@@ -11,6 +11,12 @@ REPEAT = "To continue, run the same command again."
 """Hint after an interrupt of a command that keeps what is finished."""
 
 
+TERMINAL_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)
+)
+"""Signals that reach all processes of a terminal; Windows has no SIGHUP."""
+
+
 class Terminated(KeyboardInterrupt):
     """The system asked the command to end, with SIGTERM or SIGHUP.
 
@@ -70,8 +76,7 @@ def interrupts_held_off() -> Iterator[None]:
     Other threads than the main one cannot handle signals: the block then runs without it.
     """
     received: list[int] = []
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    numbers = (*TERMINAL_SIGNALS, signal.SIGTERM)
     handled = [number for number in numbers if callable(signal.getsignal(number))]
     try:
         with interrupts_handled_by(lambda number, _: received.append(number), handled):
@@ -98,7 +103,6 @@ def at_first_interrupt(act: Callable[[], None]) -> Iterator[None]:
 
 
 def ignore_terminal_signals() -> None:
-    """Ignore the signals that reach all processes of a terminal, as a process that only helps."""
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    """Ignore the signals of the terminal in a helper process, which its parent ends."""
+    for number in TERMINAL_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

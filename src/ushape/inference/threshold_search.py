@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from functools import partial
+from itertools import chain, takewhile
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from ushape.inference.rule_scores import (
     quarters,
 )
 from ushape.labels import IGNORE, LabelSpace
-from ushape.metrics.overlap import count_classes, dice
+from ushape.metrics.overlap import count_classes, count_overlap, dice
 from ushape.transforms.morphology import clean_classes
 
 GRID = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -113,7 +114,7 @@ def choose_rule(
         smallest: Number of pixels of the smallest objects of classes whose objects count. No
             cleaning that removes such objects is tried, even if the Dice would rise.
         annotated: More annotated label maps (*S), such as those of the training cases; iterated
-            again for each cleaning setting that would be accepted.
+            again for each cleaning setting that would be selected.
 
     Raises:
         DataError: if shapes do not fit, or values are not probabilities.
@@ -141,8 +142,8 @@ def choose_rule(
 
     rule, now, object_lines = known.start(curves, objects or {})
     rule, now, lines = known.add_steps(rule, now, thresholds, default)
-    kept = KeptMasks(known, annotated)
-    rule, now, more = known.add_steps(rule, now, cleanings, default, kept.keeps)
+    keeps_masks = partial(known.keeps_masks, annotated)
+    rule, now, more = known.add_steps(rule, now, cleanings, default, keeps_masks)
     return RuleChoice(
         rule=rule,
         report=(*object_lines, *lines, *more, *_unchanged_lines(rule, default, basis)),
@@ -311,6 +312,24 @@ class ValidationCases:
             steps = [s for s in steps if (s.name, s.key) != (taken.name, taken.key)]
         return rule, now, report
 
+    def keeps_masks(self, annotated: Iterable[np.ndarray], step: _Step) -> bool:
+        """Return whether a cleaning setting of a class leaves its annotated masks as they are.
+
+        Masks with ignored pixels do not count: their strokes are smaller than the objects.
+
+        Args:
+            annotated: Label maps (*S) in addition to those of the validation cases.
+        """
+        scored = self.space.scored
+        region = next(region for region in scored if region.name == step.name)
+        cleanings = [one.cleaning for one in step.on(DecisionRule()).for_space(self.space)]
+        kept = [
+            dice(count_overlap(clean_classes(truth, scored, cleanings), truth, region)) or 0.0
+            for truth in chain((truth for _, truth in self.cases), annotated)
+            if region.of(truth).any() and not (truth == IGNORE).any()
+        ]
+        return not kept or float(np.mean(kept)) >= MIN_KEPT_DICE
+
     def measure(self, rules: Sequence[DecisionRule]) -> list[RuleScores]:
         """Score all classes under each rule, in one pass."""
         scored = self.space.scored
@@ -349,38 +368,6 @@ class ValidationCases:
                     hint="LabelSpace.probabilities computes them from the logits of the network.",
                 )
             yield group, shares, truth
-
-
-@dataclass
-class KeptMasks:
-    """Whether cleaning leaves annotated masks as they are; each setting is tried once.
-
-    Masks with ignored pixels do not count: their strokes are smaller than the objects.
-    """
-
-    known: ValidationCases
-    annotated: Iterable[np.ndarray]
-    _found: dict[_Step, bool] = field(default_factory=dict)
-
-    def keeps(self, step: _Step) -> bool:
-        """Return whether a cleaning setting of a class leaves its annotated masks as they are."""
-        if step not in self._found:
-            scored = self.known.space.scored
-            rule = step.on(DecisionRule())
-            cleanings = [one.cleaning for one in rule.for_space(self.known.space)]
-            place = [region.name for region in scored].index(step.name)
-            kept = [
-                dice(count_classes(clean_classes(truth, scored, cleanings), truth, scored)[place])
-                for truth in self._masks()
-                if scored[place].of(truth).any() and not (truth == IGNORE).any()
-            ]
-            mean = float(np.mean([value or 0.0 for value in kept])) if kept else 1.0
-            self._found[step] = mean >= MIN_KEPT_DICE
-        return self._found[step]
-
-    def _masks(self) -> Iterator[np.ndarray]:
-        yield from (truth for _, truth in self.known.cases)
-        yield from self.annotated
 
 
 def _is_accepted(name: str, now: RuleScores, after: RuleScores, default: RuleScores) -> bool:

@@ -31,8 +31,8 @@ def with_fitting_loaders(
 
     Args:
         kept_bytes: Memory of the training cases that are kept in memory; 0 if files are read.
-        neighbors: Number of processes of the training on this machine, which share its memory.
         say: Function that receives a line if there are fewer processes than planned.
+        neighbors: Number of training processes on this machine, which share its memory.
     """
     train = plan.recipe.train
     planned = workers = resolved(train.workers)
@@ -67,9 +67,7 @@ def with_fitting_loaders(
 
 def bytes_of_batch(plan: Plan) -> int:
     """Return the size of a batch of patches: image, target and weight, all float32."""
-    preprocessing = plan.preprocessing
-    channels = preprocessing.input_channels + preprocessing.space.channels
-    channels += preprocessing.space.has_distance + 1
+    channels = plan.preprocessing.input_channels + plan.preprocessing.space.outputs + 1
     return 4 * resolved(plan.recipe.train.batch_size) * channels * math.prod(plan.patch_shape)
 
 

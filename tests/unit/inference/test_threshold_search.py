@@ -160,14 +160,19 @@ def test_choose_rule_refuses_more_false_positives_of_another_class():
     assert better.after == {"cell": 1.0}
 
 
-def test_choose_rule_chooses_and_reports_useful_cleaning():
-    # 20 stray pixels in five parts of 4 beside an object of 36 with a hole of 4.
+def stray_parts():
+    """20 stray pixels in five parts of 4 next to an object of 36 with a hole of 4."""
     truth = np.zeros((16, 16), np.uint8)
     truth[1:7, 1:7] = 1
     probabilities = truth[None].astype(np.float32)
     probabilities[0, 3:5, 3:5] = 0.0
     for corner in range(5):
         probabilities[0, 12:14, 3 * corner : 3 * corner + 2] = 1
+    return probabilities, truth
+
+
+def test_choose_rule_chooses_and_reports_useful_cleaning():
+    probabilities, truth = stray_parts()
     chosen = choose_rule([(probabilities, truth)] * 3, BINARY, list("abc"))
     own = chosen.rule.of("lesion")
     assert own.threshold == 0.5
@@ -201,12 +206,7 @@ def test_choose_rule_chooses_a_smallest_size_for_two_objects():
 )
 def test_choose_rule_keeps_objects_that_count(min_size_px, expected):
     # Parts of 4 pixels beside an object with a hole: only the largest part would be best.
-    truth = np.zeros((16, 16), np.uint8)
-    truth[1:7, 1:7] = 1
-    probabilities = truth[None].astype(np.float32)
-    probabilities[0, 3:5, 3:5] = 0.0
-    for corner in range(5):
-        probabilities[0, 12:14, 3 * corner : 3 * corner + 2] = 1
+    probabilities, truth = stray_parts()
     pairs = [(probabilities, truth)] * 3
     chosen = choose_rule(pairs, BINARY, list("abc"), smallest={"lesion": min_size_px})
     assert chosen.rule.of("lesion").cleaning == expected
@@ -226,12 +226,7 @@ def test_choose_rule_keeps_objects_that_count(min_size_px, expected):
     ],
 )
 def test_choose_rule_refuses_cleaning_that_changes_annotated_masks(boxes, expected):
-    truth = np.zeros((16, 16), np.uint8)
-    truth[1:7, 1:7] = 1
-    probabilities = truth[None].astype(np.float32)
-    probabilities[0, 3:5, 3:5] = 0.0
-    for corner in range(5):
-        probabilities[0, 12:14, 3 * corner : 3 * corner + 2] = 1
+    probabilities, truth = stray_parts()
     other = np.zeros_like(truth)
     for top, bottom, left, right in boxes:
         other[top:bottom, left:right] = 1
@@ -239,11 +234,11 @@ def test_choose_rule_refuses_cleaning_that_changes_annotated_masks(boxes, expect
     chosen = choose_rule(pairs, BINARY, list("abc"), annotated=[other])
     assert chosen.rule.of("lesion").cleaning == expected
     refused = [line for line in chosen.report if "it would also change annotated masks" in line]
-    keys = ("largest_only", "max_hole_size_px", "min_size_px")
-    is_default = {key: getattr(expected, key) == getattr(Cleaning(), key) for key in keys}
-    words = {"largest_only": "only the largest", "max_hole_size_px": "holes"}
-    for key, text in words.items():
-        assert any(text in line for line in refused) is (bool(boxes) and is_default[key])
+    for is_chosen, words in (
+        (expected.largest_only, "only the largest"),
+        (expected.max_hole_size_px == "all", "holes"),
+    ):
+        assert any(words in line for line in refused) is (bool(boxes) and not is_chosen)
 
 
 def test_masks_with_ignored_pixels_do_not_refuse_cleaning():

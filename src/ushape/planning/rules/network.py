@@ -167,8 +167,7 @@ def _choose_window(
 
 
 def _choose_levels(recipe: Recipe, situation: Situation, window: tuple[int, ...]) -> int:
-    """Return the number of levels, from the strides or kernels if they are set, or from the
-    patch."""
+    """Return the number of levels: that of the strides or kernels if set, or by the patch."""
     network, data = recipe.network, situation.data
     if isinstance(network.strides, tuple):
         return len(network.strides) + 1
@@ -257,15 +256,12 @@ def choose_initial_weights(recipe: Recipe, situation: Situation) -> tuple[Recipe
             "Initial weights: trained on synthetic images of cells, membranes, lines and figures."
         )
         other = "random"
-    source = (
-        "A network that already finds structures needs fewer steps on new images. No real image "
-        "was used (pretraining/README.md, benchmarks/speedrun.md)."
-    )
     if factor != 1:
         text += f" The last layer is random, and has {factor:g} times the learning rate."
     return recipe, RuleResult(
         text=text,
         fact=f"such weights {'fit' if fits else 'do not fit'} the network",
         alternative=other if other.startswith("--") else f"train.initial_weights={other}",
-        source=source,
+        source="A network that already finds structures needs fewer steps on new images. No real "
+        "image was used (pretraining/README.md, benchmarks/speedrun.md).",
     )
