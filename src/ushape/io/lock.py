@@ -168,8 +168,7 @@ def _try_lock(file: int, path: Path, shared: bool, silent_s: float | None) -> bo
         else:
             import fcntl
 
-            # Not flock: processes that load data would inherit it and outlive a killed training
-            # run.
+            # Not flock: loading processes would inherit it and outlive the killed process.
             fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False

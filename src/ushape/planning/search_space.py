@@ -50,8 +50,8 @@ WIDTHS = (1.5, 0.5)
 """Channels, relative to the planned ones."""
 
 WIDE_FROM_MINUTES = 30.0
-"""Training minutes on a CPU from which wider networks are tried: in less time, having fewer steps
-costs more than they gain (benchmarks/plan.md)."""
+"""Training minutes on a CPU from which wider networks are tried: in less time, the steps that they
+cost are worth more than their width (benchmarks/plan.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

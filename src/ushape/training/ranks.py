@@ -38,7 +38,7 @@ class Rank:
     """Free port of that machine."""
 
     neighbors: int = 1
-    """Number of processes of the training on this machine, including this one."""
+    """Number of training processes on this machine, including this one."""
 
     def gather(self, own: Any) -> Any:
         """Return the patches of all processes; gradients flow only to those of this process.
